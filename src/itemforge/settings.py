@@ -1,0 +1,309 @@
+"""The only reader of the environment: one settings class for each process.
+
+Values come from the environment, then from `.env` in the working directory, then from the defaults,
+which are safe on a laptop. Names that operators of the existing services already have are kept
+(`RABBITMQ_HOST`, `DATABASE_URL`, …); all others begin with `ITEMFORGE_`. Secrets have no default and
+are `SecretStr`, so they never show in a log or a traceback.
+"""
+
+from pathlib import Path
+from typing import Literal, TypeVar
+from urllib.parse import quote
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from itemforge.errors import ConfigurationError
+
+
+def _named(name: str) -> AliasChoices:
+    """The variable's own name, and the field's Python name for constructor calls."""
+    return AliasChoices(name, name.removeprefix("ITEMFORGE_").lower())
+
+
+class _Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_prefix="ITEMFORGE_",
+        extra="ignore",
+        env_ignore_empty=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+    home: Path = Field(
+        default=Path("~/.local/share/itemforge"),
+        description="models, styles and the embedded system's data",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least level that is logged"
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="JSON, coloured lines, or JSON unless on a terminal"
+    )
+
+    @field_validator("home")
+    @classmethod
+    def _expand(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+
+class BrokerSettings(_Settings):
+    """How to reach RabbitMQ: `ITEMFORGE_AMQP_URL`, or the parts."""
+
+    amqp_url_setting: SecretStr | None = Field(
+        default=None,
+        validation_alias=_named("ITEMFORGE_AMQP_URL"),
+        description="amqp:// or amqps:// address; wins over the RABBITMQ_ parts",
+    )
+    rabbitmq_host: str | None = Field(
+        default=None, validation_alias=_named("RABBITMQ_HOST"), description="RabbitMQ host"
+    )
+    rabbitmq_port: int = Field(
+        default=5672, validation_alias=_named("RABBITMQ_PORT"), description="RabbitMQ port"
+    )
+    rabbitmq_user: str = Field(
+        default="guest",
+        validation_alias=AliasChoices("RABBITMQ_DEFAULT_USER", "rabbitmq_user"),
+        description="RabbitMQ user",
+    )
+    rabbitmq_pass: SecretStr = Field(
+        default=SecretStr("guest"),  # RabbitMQ's own default; it only works from loopback
+        validation_alias=AliasChoices("RABBITMQ_DEFAULT_PASS", "rabbitmq_pass"),
+        description="RabbitMQ password",
+    )
+    rabbitmq_vhost: str = Field(
+        default="/", validation_alias=_named("RABBITMQ_VHOST"), description="RabbitMQ virtual host"
+    )
+    publish_timeout: float = Field(
+        default=10.0, gt=0, description="seconds to wait for the broker's confirm"
+    )
+    amqp_heartbeat: int = Field(default=30, ge=1, description="AMQP heartbeat in seconds")
+    reconnect_max: float = Field(
+        default=30.0, gt=0, description="longest pause between connection attempts, in seconds"
+    )
+    stall_after: float = Field(
+        default=60.0,
+        gt=0,
+        description="seconds with waiting messages and no delivery, after which the consumer is rebuilt",
+    )
+    retry_scale: float = Field(
+        default=1.0, gt=0, le=1, description="factor on the retry delays; below 1 only in tests"
+    )
+
+    @property
+    def amqp_url(self) -> str | None:
+        """The broker's address with its password, or None when none is set up. Never log it."""
+        if self.amqp_url_setting is not None:
+            return self.amqp_url_setting.get_secret_value()
+        if self.rabbitmq_host is None:
+            return None
+        user = quote(self.rabbitmq_user, safe="")
+        password = quote(self.rabbitmq_pass.get_secret_value(), safe="")
+        vhost = quote(self.rabbitmq_vhost, safe="")
+        return f"amqp://{user}:{password}@{self.rabbitmq_host}:{self.rabbitmq_port}/{vhost}"
+
+    def require_amqp_url(self) -> str:
+        """The broker's address.
+
+        Raises:
+            ConfigurationError: none is set.
+        """
+        if (url := self.amqp_url) is None:
+            raise ConfigurationError("no RabbitMQ is set: set ITEMFORGE_AMQP_URL or RABBITMQ_HOST")
+        return url
+
+
+class StorageSettings(_Settings):
+    """Where pictures go: `ITEMFORGE_STORAGE_URL`, or `GCS_BUCKET_NAME` alone, or a folder at home."""
+
+    storage_url_setting: str | None = Field(
+        default=None,
+        validation_alias=_named("ITEMFORGE_STORAGE_URL"),
+        description="gs://bucket/prefix or file:///folder",
+    )
+    gcs_bucket_name: str | None = Field(
+        default=None,
+        validation_alias=_named("GCS_BUCKET_NAME"),
+        description="bucket; alone it means gs://bucket",
+    )
+    google_application_credentials: Path | None = Field(
+        default=None,
+        validation_alias=_named("GOOGLE_APPLICATION_CREDENTIALS"),
+        description="service-account key; else gcs-key.json or gcs_key.json in the working directory "
+        "or at home, else the machine's own credentials",
+    )
+    storage_emulator_host: str | None = Field(
+        default=None,
+        validation_alias=_named("STORAGE_EMULATOR_HOST"),
+        description="address of a GCS emulator (tests)",
+    )
+    storage_public_url: str | None = Field(
+        default=None, description="public address of the store's root, if it is not the store's own"
+    )
+    storage_timeout: float = Field(
+        default=60.0, gt=0, description="seconds that one call to the store may take, retries included"
+    )
+
+    @property
+    def storage_url(self) -> str:
+        if self.storage_url_setting:
+            return self.storage_url_setting
+        if self.gcs_bucket_name:
+            return f"gs://{self.gcs_bucket_name}"
+        return (self.home / "objects").as_uri()
+
+
+class GatewaySettings(BrokerSettings, StorageSettings):
+    """The API gateway."""
+
+    host: str = Field(default="127.0.0.1", description="address that the gateway listens on")
+    port: int = Field(default=8000, ge=0, le=65535, description="port; 0 takes a free one")
+    database_url_setting: SecretStr | None = Field(
+        default=None,
+        validation_alias=_named("DATABASE_URL"),
+        description="postgresql://… or sqlite:///…; default a SQLite file at home",
+    )
+    admin_key: SecretStr | None = Field(
+        default=None, description="API key; required when listening beyond loopback"
+    )
+    seed_routes: Literal["key", "open", "off"] = Field(
+        default="key", description="who may use /generate, /status and /update_db"
+    )
+    default_style: str = Field(
+        default="plain", description="style whose LoRA draws messages that name none"
+    )
+    model: str = Field(default="starter", description="base model: a name or a directory")
+    public_url: str | None = Field(
+        default=None, description="the gateway's address as its clients see it, behind a proxy"
+    )
+    lease: float = Field(default=30.0, gt=0, description="seconds that a claim or heartbeat leases a row")
+    relay_interval: float = Field(
+        default=1.0, gt=0, description="seconds between the relay's looks when nothing wakes it"
+    )
+    relay_window: int = Field(
+        default=32, ge=1, description="least number of rows published and not yet claimed"
+    )
+    sweep_interval: float = Field(default=60.0, gt=0, description="seconds between sweeps")
+    sweep_after: float = Field(
+        default=900.0, gt=0, description="seconds after which an unclaimed message counts as lost"
+    )
+    worker_timeout: float = Field(
+        default=30.0, gt=0, description="seconds without heartbeat after which a worker is gone"
+    )
+    retain_requests: float = Field(
+        default=0.0, ge=0, description="days that ended requests and their pictures are kept; 0 for ever"
+    )
+    retain_events: float = Field(default=7.0, ge=0, description="days that events are kept; 0 for ever")
+    clean_interval: float = Field(default=3600.0, gt=0, description="seconds between clean-ups")
+
+    @property
+    def database_url(self) -> str:
+        """The database's address with the async driver in it. Never log it."""
+        if self.database_url_setting is None:
+            return f"sqlite+aiosqlite:///{self.home / 'itemforge.db'}"
+        url = self.database_url_setting.get_secret_value()
+        for plain, driver in (
+            ("postgresql://", "postgresql+asyncpg://"),
+            ("postgres://", "postgresql+asyncpg://"),
+            ("postgresql+psycopg2://", "postgresql+asyncpg://"),
+            ("sqlite://", "sqlite+aiosqlite://"),
+        ):
+            if url.startswith(plain):
+                return driver + url.removeprefix(plain)
+        return url
+
+
+class EngineSettings(_Settings):
+    """The engine, in the worker's child process or alone."""
+
+    model: str = Field(default="starter", description="base model: a name, a directory or a checkpoint file")
+    default_style: str = Field(
+        default="plain", description="style whose LoRA draws messages that name none"
+    )
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        default="auto", description="auto: measured at warm-up"
+    )
+    batch_size: int = Field(
+        default=0, ge=0, le=64, description="images that share a UNet call; 0: 8, halved on out-of-memory"
+    )
+    noise_device: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="where noise is drawn; cuda reproduces the original service"
+    )
+    quality: Literal["exact", "standard", "draft"] = Field(
+        default="exact", description="which approximations are allowed"
+    )
+    threads: int = Field(default=0, ge=0, description="CPU threads of the engine; 0: all cores")
+
+
+class WorkerSettings(BrokerSettings, StorageSettings, EngineSettings):
+    """The inference worker."""
+
+    api_gateway_url: str = Field(
+        default="http://127.0.0.1:8000",
+        validation_alias=_named("API_GATEWAY_URL"),
+        description="the gateway's address",
+    )
+    api_key: SecretStr | None = Field(default=None, description="key for the gateway")
+    worker_id: str | None = Field(default=None, description="default: host name and a random part")
+    worker_host: str = Field(default="127.0.0.1", description="address of the worker's probes")
+    worker_port: int = Field(
+        default=9464, ge=0, le=65535, description="port of the worker's probes; 0 takes a free one"
+    )
+    gateway_mode: Literal["auto", "claims", "seed"] = Field(
+        default="auto", description="claims, or a gateway that knows only /update_db; auto finds out"
+    )
+    gateway_timeout: float = Field(default=10.0, gt=0, description="seconds that one call may take")
+    upload_places: int = Field(default=4, ge=1, le=64, description="uploads under way at once")
+    heartbeat_interval: float = Field(default=1.0, gt=0, description="seconds between heartbeats, busy")
+    heartbeat_idle: float = Field(default=10.0, gt=0, description="seconds between heartbeats, idle")
+    engine_silence: float = Field(
+        default=60.0, gt=0, description="least seconds of silence after which the engine is replaced"
+    )
+    engine_warmup: float = Field(default=600.0, gt=0, description="seconds the engine may take to be ready")
+    spool_time: float = Field(
+        default=600.0, gt=0, description="seconds that a finished picture waits for storage and gateway"
+    )
+    retry_pause: float = Field(
+        default=1.0, gt=0, description="first pause between tries of an upload or a report, in seconds"
+    )
+    breaker_after: int = Field(
+        default=3, ge=1, description="infrastructure failures in a row before consuming stops"
+    )
+    breaker_probe: float = Field(default=5.0, gt=0, description="seconds between probes while it is stopped")
+    drain_timeout: float = Field(
+        default=600.0, gt=0, description="seconds that drawing may go on after SIGTERM"
+    )
+
+
+class ClientSettings(_Settings):
+    """The command line, as a client of a gateway."""
+
+    api_gateway_url: str = Field(
+        default="http://127.0.0.1:8000",
+        validation_alias=_named("API_GATEWAY_URL"),
+        description="the gateway's address",
+    )
+    api_key: SecretStr | None = Field(default=None, description="key for the gateway")
+
+
+S = TypeVar("S", bound=_Settings)
+
+
+def load(cls: type[S], **overrides: object) -> S:
+    """Read settings of one class; `overrides` (None is ignored) win over the environment.
+
+    Raises:
+        ConfigurationError: a value is wrong; the text names the setting and never shows its value.
+    """
+    try:
+        return cls(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]  # pydantic checks
+    except ValidationError as error:
+        wrong = "; ".join(f"{_variable(e['loc'])}: {e['msg']}" for e in error.errors())
+        raise ConfigurationError(f"wrong settings: {wrong}") from None
+
+
+def _variable(loc: tuple[int | str, ...]) -> str:
+    name = str(loc[0]) if loc else "?"
+    return name if name.isupper() else f"ITEMFORGE_{name.upper()}"
