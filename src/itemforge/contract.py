@@ -287,4 +287,3 @@ class ReportAnswer(BaseModel):
 
     request_id: UUID
     code: Literal[200, 404, 409]
-

@@ -21,7 +21,9 @@ def _named(name: str) -> AliasChoices:
     return AliasChoices(name, name.removeprefix("ITEMFORGE_").lower())
 
 
-class _Settings(BaseSettings):
+class LogSettings(BaseSettings):
+    """What every process has: a home and a log."""
+
     model_config = SettingsConfigDict(
         env_file=".env",
         env_prefix="ITEMFORGE_",
@@ -48,7 +50,7 @@ class _Settings(BaseSettings):
         return home.expanduser().absolute()
 
 
-class BrokerSettings(_Settings):
+class BrokerSettings(LogSettings):
     """How to reach RabbitMQ: `ITEMFORGE_AMQP_URL`, or the parts."""
 
     amqp_url_setting: SecretStr | None = Field(
@@ -75,9 +77,7 @@ class BrokerSettings(_Settings):
     rabbitmq_vhost: str = Field(
         default="/", validation_alias=_named("RABBITMQ_VHOST"), description="RabbitMQ virtual host"
     )
-    publish_timeout: float = Field(
-        default=10.0, gt=0, description="seconds to wait for the broker's confirm"
-    )
+    publish_timeout: float = Field(default=10.0, gt=0, description="seconds to wait for the broker's confirm")
     amqp_heartbeat: int = Field(default=30, ge=1, description="AMQP heartbeat in seconds")
     reconnect_max: float = Field(
         default=30.0, gt=0, description="longest pause between connection attempts, in seconds"
@@ -114,7 +114,7 @@ class BrokerSettings(_Settings):
         return url
 
 
-class StorageSettings(_Settings):
+class StorageSettings(LogSettings):
     """Where pictures go: `ITEMFORGE_STORAGE_URL`, or `GCS_BUCKET_NAME` alone, or a folder at home."""
 
     storage_url_setting: str | None = Field(
@@ -170,9 +170,7 @@ class GatewaySettings(BrokerSettings, StorageSettings):
     seed_routes: Literal["key", "open", "off"] = Field(
         default="key", description="who may use /generate, /status and /update_db"
     )
-    default_style: str = Field(
-        default="plain", description="style whose LoRA draws messages that name none"
-    )
+    default_style: str = Field(default="plain", description="style whose LoRA draws messages that name none")
     model: str = Field(default="starter", description="base model: a name or a directory")
     public_url: str | None = Field(
         default=None, description="the gateway's address as its clients see it, behind a proxy"
@@ -214,13 +212,11 @@ class GatewaySettings(BrokerSettings, StorageSettings):
         return url
 
 
-class EngineSettings(_Settings):
+class EngineSettings(LogSettings):
     """The engine, in the worker's child process or alone."""
 
     model: str = Field(default="starter", description="base model: a name, a directory or a checkpoint file")
-    default_style: str = Field(
-        default="plain", description="style whose LoRA draws messages that name none"
-    )
+    default_style: str = Field(default="plain", description="style whose LoRA draws messages that name none")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         default="auto", description="auto: measured at warm-up"
@@ -277,7 +273,7 @@ class WorkerSettings(BrokerSettings, StorageSettings, EngineSettings):
     )
 
 
-class ClientSettings(_Settings):
+class ClientSettings(LogSettings):
     """The command line, as a client of a gateway."""
 
     api_gateway_url: str = Field(
@@ -288,7 +284,7 @@ class ClientSettings(_Settings):
     api_key: SecretStr | None = Field(default=None, description="key for the gateway")
 
 
-S = TypeVar("S", bound=_Settings)
+S = TypeVar("S", bound=LogSettings)
 
 
 def load(cls: type[S], **overrides: object) -> S:

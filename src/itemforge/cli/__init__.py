@@ -1,0 +1,35 @@
+"""The command line: one module per command group, thin.
+
+Heavy imports happen inside the commands, so that `itemforge --help` and the gateway never load torch.
+"""
+
+import os
+import sys
+
+from itemforge.errors import ConfigurationError, GatewayRefused, ItemForgeError
+
+#: Exit codes (sysexits.h): wrong usage or settings, something that must be reached is away, other failures.
+USAGE, UNAVAILABLE, FAILED = 64, 69, 1
+
+
+def run() -> None:
+    """Entry point: errors raised on purpose become one clear line and an exit code."""
+    from itemforge.cli.app import app
+
+    try:
+        app()
+    except (ConfigurationError, GatewayRefused) as error:
+        _end(error, USAGE)
+    except ItemForgeError as error:
+        from itemforge.errors import RetryableError
+
+        _end(error, UNAVAILABLE if isinstance(error, RetryableError) else FAILED)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has enough; Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _end(error: ItemForgeError, code: int) -> None:
+    print(f"itemforge: {error}", file=sys.stderr)  # noqa: T201  # the command line's own voice
+    sys.exit(code)

@@ -1,0 +1,5 @@
+"""The typed Python client of the gateway."""
+
+from itemforge.client.sync import Client, Generation
+
+__all__ = ["Client", "Generation"]

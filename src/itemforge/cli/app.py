@@ -1,0 +1,44 @@
+"""All commands in one place."""
+
+from typing import Annotated
+
+import typer
+
+import itemforge
+from itemforge.cli import db, demo, doctor, jobs, serve
+from itemforge.cli.generate import generate
+
+app = typer.Typer(
+    help="ItemForge: from a prompt to a 2D game item in a game's own art style.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"itemforge {itemforge.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(serve.up)
+app.command()(serve.gateway)
+app.command()(serve.worker)
+app.command()(demo.demo)
+app.command()(generate)
+app.command()(jobs.submit)
+app.command()(jobs.jobs)
+app.command()(jobs.cancel)
+app.command()(jobs.dead)
+app.command()(doctor.doctor)
+app.add_typer(db.app, name="db", help="The database: migrations.")

@@ -1,0 +1,166 @@
+"""`itemforge doctor`: looks at the machine and the settings, and says how to mend what is wrong."""
+
+import asyncio
+import importlib.util
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import httpx
+import typer
+from rich.console import Console
+
+from itemforge.errors import ItemForgeError
+from itemforge.settings import GatewaySettings, WorkerSettings, load
+from itemforge.telemetry.logs import Redactor, secrets_of
+
+#: GiB that must be free at home: a base model and its LoRAs, spool and caches.
+_FREE_GIB = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`ok` None: not set up, which is no fault of an embedded system."""
+
+    name: str
+    ok: bool | None
+    text: str
+
+
+Check = Callable[[WorkerSettings, GatewaySettings], Awaitable[Finding]]
+
+
+def doctor() -> None:
+    """Check Python, device, disk, model, RabbitMQ, gateway, database and object store.
+
+    Exits with 1 when something is broken; what is not set up is only named.
+    """
+    worker, gateway = load(WorkerSettings), load(GatewaySettings)
+    findings = asyncio.run(_examine(worker, gateway))
+    hide = Redactor([*secrets_of(worker), *secrets_of(gateway)])
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for finding in findings:
+        mark = {True: "ok", False: "BROKEN", None: "-"}[finding.ok]
+        console.print(f"{mark:<7}{finding.name}: {hide(finding.text)}")
+    if any(finding.ok is False for finding in findings):
+        raise typer.Exit(1)
+
+
+async def _examine(worker: WorkerSettings, gateway: GatewaySettings) -> list[Finding]:
+    checks: dict[str, Check] = {
+        "python": _python,
+        "home": _home,
+        "device": _device,
+        "model": _model,
+        "rabbitmq": _rabbitmq,
+        "gateway": _gateway,
+        "database": _database,
+        "storage": _storage,
+    }
+    findings = []
+    for name, check in checks.items():
+        try:
+            findings.append(await check(worker, gateway))
+        except ItemForgeError as error:
+            findings.append(Finding(name, False, str(error)))
+    return findings
+
+
+async def _python(_: WorkerSettings, __: GatewaySettings) -> Finding:
+    return Finding("python", True, sys.version.split()[0])
+
+
+async def _home(worker: WorkerSettings, _: GatewaySettings) -> Finding:
+    try:
+        worker.home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return Finding("home", False, f"{worker.home}: {error.strerror}; set ITEMFORGE_HOME to a folder of yours")
+    if not os.access(worker.home, os.W_OK):
+        return Finding("home", False, f"{worker.home} is not writable; set ITEMFORGE_HOME to a folder of yours")
+    free = shutil.disk_usage(worker.home).free / 1024**3
+    text = f"{worker.home}, {free:.0f} GiB free"
+    if free < _FREE_GIB:
+        return Finding("home", False, f"{text}; {_FREE_GIB} are needed: free some, or move ITEMFORGE_HOME")
+    return Finding("home", True, text)
+
+
+async def _device(worker: WorkerSettings, _: GatewaySettings) -> Finding:
+    if importlib.util.find_spec("torch") is None:
+        return Finding("device", None, "torch is not installed: pip install 'itemforge[worker]' to draw here")
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if worker.device.startswith("cuda") and not cuda:
+        return Finding(
+            "device", False, "ITEMFORGE_DEVICE asks for CUDA, and torch finds none: check nvidia-smi and the driver"
+        )
+    if not cuda:
+        return Finding("device", True, f"CPU, {os.cpu_count()} cores, torch {torch.__version__}")
+    memory = torch.cuda.get_device_properties(0).total_memory / 1024**3
+    return Finding("device", True, f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB, torch {torch.__version__}")
+
+
+async def _model(worker: WorkerSettings, _: GatewaySettings) -> Finding:
+    from itemforge.styles.models import describe
+
+    facts = await asyncio.to_thread(describe, worker.model, worker.home)
+    return Finding("model", True, f"{facts.name}, {facts.width}x{facts.height}, sha256 {facts.base}")
+
+
+async def _rabbitmq(worker: WorkerSettings, _: GatewaySettings) -> Finding:
+    if worker.amqp_url is None:
+        return Finding("rabbitmq", None, "not set (ITEMFORGE_AMQP_URL or RABBITMQ_HOST); itemforge up needs none")
+    from itemforge.broker.rabbitmq import RabbitBroker
+    from itemforge.contract import QUEUE
+
+    broker = RabbitBroker(worker)
+    await broker.start()
+    try:
+        await broker.wait_connected(worker.publish_timeout)
+        return Finding("rabbitmq", True, f"connected; {await broker.depth(QUEUE)} messages wait in {QUEUE}")
+    finally:
+        await broker.close()
+
+
+async def _gateway(worker: WorkerSettings, _: GatewaySettings) -> Finding:
+    key = worker.api_key.get_secret_value() if worker.api_key else None
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    url = worker.api_gateway_url
+    try:
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=5) as http:
+            ready = await http.get("/readyz")
+            allowed = await http.get("/v1/styles")
+    except httpx.HTTPError as error:
+        return Finding("gateway", None, f"no answer at {url} ({type(error).__name__}); start one, or set API_GATEWAY_URL")
+    if allowed.status_code in (401, 403):
+        return Finding("gateway", False, f"{url} refuses the key; set ITEMFORGE_API_KEY")
+    if not ready.is_success:
+        return Finding("gateway", False, f"{url} is not ready ({ready.status_code}): {ready.text[:200]}")
+    return Finding("gateway", True, url)
+
+
+async def _database(_: WorkerSettings, gateway: GatewaySettings) -> Finding:
+    if importlib.util.find_spec("sqlalchemy") is None:
+        return Finding("database", None, "not installed here: pip install 'itemforge[gateway]' to run a gateway")
+    if gateway.database_url_setting is None and not (gateway.home / "itemforge.db").exists():
+        return Finding("database", None, "DATABASE_URL is not set; itemforge up makes a SQLite file at home")
+    from itemforge.jobs.migrate import state
+
+    return Finding("database", True, await state(gateway.database_url))
+
+
+async def _storage(worker: WorkerSettings, _: GatewaySettings) -> Finding:
+    from itemforge.storage.opening import open_store
+
+    store = open_store(worker)
+    key = f"probes/{uuid.uuid4()}.txt"
+    await store.put(key, b"itemforge doctor", "text/plain")
+    try:
+        if await store.get(key) != b"itemforge doctor":
+            return Finding("storage", False, f"{store.bucket} gave other bytes back than were written")
+    finally:
+        await store.delete(key)
+    return Finding("storage", True, f"wrote, read and deleted an object in {store.bucket}")

@@ -1,0 +1,146 @@
+"""`submit`, `jobs`, `cancel`: a gateway's client; `dead`: a look into the broker's dead queue."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from itemforge.client import Client, Generation
+from itemforge.contract import REASON_HEADER, Status, readable_request_id
+from itemforge.errors import ItemForgeError
+from itemforge.settings import BrokerSettings, ClientSettings, load
+
+Url = Annotated[str | None, typer.Option("--url", help="The gateway's address (API_GATEWAY_URL).")]
+
+
+def _client(url: str | None) -> Client:
+    settings = load(ClientSettings, api_gateway_url=url)
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    return Client(settings.api_gateway_url, key)
+
+
+def submit(
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    style: Annotated[str | None, typer.Option(help="Style, or style@version.")] = None,
+    negative: Annotated[str | None, typer.Option(help="What to avoid.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps, 1 to 150.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale, 0 to 30.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed; drawn and recorded when absent.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="ddim, dpmpp_2m_karras or euler.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels, a multiple of 8.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels, a multiple of 8.")] = None,
+    num_images: Annotated[int | None, typer.Option(help="Images, 1 to 16.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Wait, and write the PNG here.")] = None,
+    url: Url = None,
+) -> None:
+    """Send a prompt to a running gateway; with --out wait for the picture.
+
+    Example: itemforge submit "a red apple" --steps 25 --out apple.png
+    """
+    with _client(url) as client:
+        generation = client.submit(
+            prompt,
+            style=style,
+            negative_prompt=negative,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            seed=None if seed is None else str(seed),
+            scheduler=scheduler,
+            width=width,
+            height=height,
+            num_images=num_images,
+        )
+        if out is None:
+            typer.echo(generation.id)
+            return
+        _wait(client, generation)
+        done = client.get(generation.id)
+        if done.status is not Status.COMPLETED:
+            raise ItemForgeError(f"request {done.id} ended as {done.status}: {done.error or 'no reason given'}")
+        for n in range(len(done.images)):
+            path = out if len(done.images) == 1 else out.with_name(f"{out.stem}-{n}{out.suffix}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(client.image(done.id, n))
+            typer.echo(str(path))
+
+
+def _wait(client: Client, generation: Generation) -> None:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("waiting", total=None)
+        for name, data in client.events(generation.id):
+            if name == "progress":
+                bar.update(task, description="drawing", completed=data["step"], total=data["steps"])
+            elif name == "state" and not console.is_terminal:
+                console.print(f"{generation.id} {data['status']}", highlight=False)
+
+
+def jobs(
+    status: Annotated[str | None, typer.Option(help="Only this status.")] = None,
+    style: Annotated[str | None, typer.Option(help="Only this style.")] = None,
+    limit: Annotated[int, typer.Option(help="How many.", min=1, max=200)] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    url: Url = None,
+) -> None:
+    """List requests, newest first."""
+    with _client(url) as client:
+        page = client.page(status=status, style=style, limit=limit)
+    if as_json:
+        for job in page.items:
+            typer.echo(job.model_dump_json(exclude_none=True))
+        return
+    table = Table("id", "status", "style", "prompt", "error or picture", box=None)
+    for job in page.items:
+        table.add_row(job.id, job.status, job.style or "", job.prompt[:50], job.error or job.image_url or "")
+    # A pipe has no width: nothing may be cut there.
+    console = Console()
+    Console(width=None if console.is_terminal else 1000).print(table)
+
+
+def cancel(
+    request_id: Annotated[str, typer.Argument(help="The request's id.")],
+    url: Url = None,
+) -> None:
+    """Cancel a request, waiting or running."""
+    with _client(url) as client:
+        typer.echo(f"{request_id} {client.cancel(request_id).status}")
+
+
+def dead(
+    limit: Annotated[int, typer.Option(help="How many.", min=1, max=1000)] = 50,
+    purge: Annotated[bool, typer.Option("--purge", help="Throw them all away.")] = False,
+) -> None:
+    """Show the messages that nobody could serve, with the reason; one JSON object a line.
+
+    A dead message's request is Failed; to try it again: POST /v1/generations/{id}/retry.
+    """
+    asyncio.run(_dead(load(BrokerSettings), limit, purge))
+
+
+async def _dead(settings: BrokerSettings, limit: int, purge: bool) -> None:
+    from itemforge.broker.rabbitmq import RabbitBroker
+
+    settings.require_amqp_url()
+    broker = RabbitBroker(settings)
+    await broker.start()
+    try:
+        await broker.wait_connected(settings.publish_timeout)
+        if purge:
+            typer.echo(f"{await broker.purge_dead()} messages thrown away")
+            return
+        for letter in await broker.dead_letters(limit):
+            request_id = readable_request_id(letter.body)
+            line = {
+                "request_id": str(request_id) if request_id else None,
+                "reason": letter.headers.get(REASON_HEADER),
+                "body": letter.body[:2000].decode(errors="replace"),
+            }
+            typer.echo(json.dumps(line, ensure_ascii=False))
+    finally:
+        await broker.close()

@@ -1,0 +1,157 @@
+"""The app factory: routes, middleware, and what runs beside them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+from fastapi import FastAPI
+
+import itemforge
+from itemforge.broker.face import Broker
+from itemforge.errors import ConfigurationError, DatabaseUnavailable
+from itemforge.gateway import (
+    fleet_routes,
+    generations,
+    picture_routes,
+    problems,
+    seed_routes,
+    stream,
+    style_routes,
+    upkeep,
+    worker_routes,
+)
+from itemforge.gateway.auth import Access
+from itemforge.gateway.context import Gateway, Styles
+from itemforge.gateway.middleware import BodyLimit, Envelope
+from itemforge.gateway.relay import Relay
+from itemforge.jobs import migrate, publishing
+from itemforge.jobs.database import Database
+from itemforge.jobs.listener import listen
+from itemforge.jobs.lock import only_process
+from itemforge.settings import GatewaySettings
+from itemforge.storage.face import ObjectStore
+from itemforge.styles.models import ModelFacts
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between tries while the database is away at the start.
+_DATABASE_PAUSE = 2.0
+#: Seconds after which a background task that crashed (a bug) starts again.
+_CRASH_PAUSE = 1.0
+
+
+def create_app(
+    settings: GatewaySettings,
+    *,
+    broker: Broker,
+    store: ObjectStore,
+    catalog: Styles,
+    model: ModelFacts,
+    embedded: bool = False,
+) -> FastAPI:
+    """The gateway as an ASGI app. `app.state.gateway` is its `Gateway`.
+
+    `embedded`: queue and worker live in this process, so at the start every open row begins anew.
+
+    Raises:
+        ConfigurationError: the database's address is wrong.
+    """
+    db = Database(settings.database_url)
+    gateway = Gateway(settings, db, broker, store, catalog, model, embedded)
+    app = FastAPI(
+        title="ItemForge",
+        version=itemforge.__version__,
+        summary="From a prompt to a 2D game item in a game's own art style.",
+        lifespan=_lifespan,
+        redoc_url=None,
+    )
+    app.state.gateway = gateway
+    problems.install(app)
+    for module in (
+        generations,
+        stream,
+        picture_routes,
+        style_routes,
+        fleet_routes,
+        worker_routes,
+    ):
+        app.include_router(module.router)
+    if settings.seed_routes != "off":
+        app.include_router(seed_routes.router)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimit)
+    app.add_middleware(Access, settings=settings)
+    app.add_middleware(Envelope)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    gateway: Gateway = app.state.gateway
+    try:
+        with only_process(gateway.db):
+            await gateway.broker.start()
+            opened = await _open(gateway)
+            beside = asyncio.create_task(_run(gateway, opened))
+            try:
+                yield
+            finally:
+                gateway.db.signals.close()
+                beside.cancel()
+                await asyncio.gather(beside, return_exceptions=True)
+    except ConfigurationError as error:
+        gateway.failure = str(error)
+        raise
+    finally:
+        await gateway.db.close()
+
+
+async def _open(gateway: Gateway) -> bool:
+    """Migrate and, embedded, reopen; False while the database is away."""
+    try:
+        await migrate.upgrade(gateway.db)
+        if gateway.embedded:
+            reopened = await publishing.reopen_all(gateway.db)
+            log.info("open_requests_found", rows=reopened)
+    except DatabaseUnavailable as error:
+        log.warning("database_away", reason=str(error))
+        return False
+    gateway.migrated.set()
+    return True
+
+
+async def _run(gateway: Gateway, opened: bool) -> None:
+    """Everything that goes on beside the routes, until cancelled."""
+    while not opened:
+        await asyncio.sleep(_DATABASE_PAUSE)
+        opened = await _open(gateway)
+    settings, db = gateway.settings, gateway.db
+    works: list[tuple[str, Callable[[], Awaitable[object]]]] = [
+        ("relay", Relay(settings, db, gateway.broker).run),
+        (
+            "sweeper",
+            lambda: upkeep.repeat(
+                settings.sweep_interval, lambda: upkeep.sweep(settings, db, gateway.broker)
+            ),
+        ),
+        (
+            "cleaner",
+            lambda: upkeep.repeat(settings.clean_interval, lambda: upkeep.clean(settings, db, gateway.store)),
+        ),
+    ]
+    if db.postgresql:
+        works.append(("listener", lambda: listen(db)))
+    async with asyncio.TaskGroup() as group:
+        for name, work in works:
+            group.create_task(_kept_up(name, work))
+
+
+async def _kept_up(name: str, work: Callable[[], Awaitable[object]]) -> None:
+    """The supervisor: what should never end is started again."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("background_task_crashed", task=name)
+        await asyncio.sleep(_CRASH_PAUSE)

@@ -1,0 +1,84 @@
+"""What the routes and the background tasks work with; made once by the app factory."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Annotated, Protocol
+from urllib.parse import quote
+
+from fastapi import Depends, Request
+
+from itemforge.broker.face import Broker
+from itemforge.contract import Image
+from itemforge.errors import DatabaseUnavailable
+from itemforge.jobs.database import Database
+from itemforge.jobs.records import Request as JobRequest
+from itemforge.settings import GatewaySettings
+from itemforge.storage.face import ObjectStore
+from itemforge.styles.models import ModelFacts
+from itemforge.styles.pack import StylePack
+
+
+class Styles(Protocol):
+    """What the gateway asks of a style catalog; `styles.catalog.Catalog` is the real one."""
+
+    async def list(self) -> list[StylePack]: ...
+
+    async def get(self, name: str) -> StylePack: ...
+
+    async def toml(self, style: str, version: int) -> bytes: ...
+
+    async def blob(self, sha256: str) -> bytes: ...
+
+
+@dataclass
+class Gateway:
+    """`embedded`: queue and worker live in this process and die with it."""
+
+    settings: GatewaySettings
+    db: Database
+    broker: Broker
+    store: ObjectStore
+    catalog: Styles
+    model: ModelFacts
+    embedded: bool = False
+    #: Set when the schema is there; until then the database counts as away.
+    migrated: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Why the start failed, for whoever started us: uvicorn only logs it.
+    failure: str | None = None
+
+    def base_url(self, request: Request) -> str:
+        """The gateway's address as this client sees it, without a slash at the end."""
+        return (self.settings.public_url or str(request.base_url)).rstrip("/")
+
+    @property
+    def serves_objects(self) -> bool:
+        """Whether pictures lie in a folder, which nobody else serves."""
+        return self.store.bucket.startswith("file://")
+
+
+def picture_url(image: Image, base_url: str) -> str:
+    """A folder's pictures are served by the gateway, wherever it is reached; others have their own URL."""
+    if image.bucket.startswith("file://"):
+        return f"{base_url}/objects/{quote(image.key)}"
+    return image.url
+
+
+def image_url(request: JobRequest, base_url: str) -> str | None:
+    """The address of the first picture."""
+    return picture_url(request.images[0], base_url) if request.images else request.image_url
+
+
+def _gateway(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    if not gateway.migrated.is_set():
+        raise DatabaseUnavailable("the database is not ready yet; try again")
+    return gateway
+
+
+def _owner(request: Request) -> str:
+    return getattr(request.state, "owner", "local")
+
+
+#: Dependencies of the routes.
+GatewayDep = Annotated[Gateway, Depends(_gateway)]
+OwnerDep = Annotated[str, Depends(_owner)]

@@ -1,0 +1,116 @@
+"""What surrounds every answer: the contract header, the log line, the last catch, limits on bodies."""
+
+import time
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from itemforge.contract import CONTRACT_HEADER, CONTRACT_VERSION
+from itemforge.gateway.auth import PROBES
+from itemforge.gateway.problems import problem
+
+log = structlog.get_logger(__name__)
+
+MAX_BODY = 64 * 1024
+#: Workers send previews and many rows at once.
+MAX_WORKER_BODY = 4 * 1024 * 1024
+_WORKER = "/v1/worker/"
+
+
+class Envelope:
+    """Outermost: header and log line on every answer, and no exception gets past it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status = 0
+
+        async def enveloped(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers[CONTRACT_HEADER] = CONTRACT_VERSION
+                headers["X-Content-Type-Options"] = "nosniff"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, enveloped)
+        except Exception:
+            log.exception("request_crashed", method=scope["method"], path=scope["path"])
+            if status:
+                raise  # half an answer is out: only breaking the connection tells the client
+            answer = problem(500, "The gateway made a mistake; its log has the details.")
+            await answer(scope, receive, enveloped)
+        finally:
+            # The path only: a query may hold what is nobody's business.
+            level = "debug" if scope["path"].startswith((*PROBES, _WORKER)) else "info"
+            took = round((time.perf_counter() - began) * 1000, 1)
+            getattr(log, level)(
+                "request_served", method=scope["method"], path=scope["path"], status=status, ms=took
+            )
+
+
+class BodyLimit:
+    """Reads a body before the routes do, so that too long and foreign ones never reach a parser."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        limit = MAX_WORKER_BODY if scope["path"].startswith(_WORKER) else MAX_BODY
+        body = await _read(headers, receive, limit)
+        if body is None:
+            answer = problem(
+                413, f"The body has more than {limit} bytes; shorten it.", headers={"Connection": "close"}
+            )
+            await answer(scope, receive, send)
+        elif body and not _is_json(headers):
+            await problem(415, "Send the body as Content-Type: application/json.")(scope, receive, send)
+        else:
+            await self._app(scope, _replayed(body, receive), send)
+
+
+async def _read(headers: Headers, receive: Receive, limit: int) -> bytes | None:
+    """The whole body, or None when it is longer than `limit`; a client that left ends it early."""
+    announced = headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > limit:
+        return None
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > limit:
+            return None
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            return bytes(body)
+
+
+def _is_json(headers: Headers) -> bool:
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return media_type == "application/json" or (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    )
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    sent = False
+
+    async def replay() -> Message:
+        nonlocal sent
+        if sent:
+            return await receive()
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay

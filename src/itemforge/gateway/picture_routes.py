@@ -1,0 +1,112 @@
+"""Pictures over HTTP: `/image`, `/thumbnail`, and `/objects` where the store is a folder."""
+
+import hashlib
+import re
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
+
+from itemforge.contract import Status
+from itemforge.errors import ObjectMissing
+from itemforge.gateway.context import GatewayDep
+from itemforge.gateway.generations import found
+from itemforge.gateway.pictures import THUMBNAIL_SIZES, find_image, original, thumbnail
+from itemforge.gateway.problems import Refusal, documented, wrong_field
+from itemforge.jobs.records import Request as JobRequest
+
+router = APIRouter(tags=["pictures"])
+
+#: What may be read without a key: pictures, by names that nobody guesses.
+_PUBLIC = re.compile(r"(generated|thumbnails)(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
+_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
+_FOREVER = "public, max-age=31536000, immutable"
+_PRIVATE = "private, max-age=86400"
+
+Number = Annotated[int, Query(ge=0, le=15, description="which image")]
+
+
+@router.head("/v1/generations/{request_id}/image", include_in_schema=False)
+@router.get(
+    "/v1/generations/{request_id}/image",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}}}, **documented(401, 404, 409, 422, 503)},
+)
+async def image(request_id: UUID, gateway: GatewayDep, request: Request, n: Number = 0) -> Response:
+    """The PNG as drawn, with its recipe inside. 409 while it is not drawn yet."""
+    row = _drawn(await found(gateway, request_id), n)
+    try:
+        data = await original(gateway.store, row, n)
+    except ObjectMissing:
+        # A worker with a store of its own: its public address is all we know.
+        reported = find_image(row, n)
+        url = reported.url if reported else row.image_url if n == 0 else None
+        if url is None or not url.startswith(("http://", "https://")):
+            raise Refusal(404, "The picture is not in the store any more.") from None
+        if gateway.serves_objects and reported and reported.bucket == gateway.store.bucket:
+            raise Refusal(404, "The picture is not in the store any more.") from None
+        return RedirectResponse(url, 307)
+    return _sent(request, data, "image/png", _PRIVATE)
+
+
+@router.head("/v1/generations/{request_id}/thumbnail", include_in_schema=False)
+@router.get(
+    "/v1/generations/{request_id}/thumbnail",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}, **documented(401, 404, 409, 422, 503)},
+)
+async def small(
+    request_id: UUID,
+    gateway: GatewayDep,
+    request: Request,
+    n: Number = 0,
+    size: Annotated[int, Query(description="longer side in pixels: 64, 128 or 256")] = 256,
+) -> Response:
+    """The picture as a small JPEG on white."""
+    if size not in THUMBNAIL_SIZES:
+        raise wrong_field("size", "must be 64, 128 or 256")
+    row = _drawn(await found(gateway, request_id), n)
+    data = await thumbnail(gateway.store, row, n, size)
+    return _sent(request, data, "image/jpeg", _PRIVATE)
+
+
+@router.head("/objects/{key:path}", include_in_schema=False)
+@router.get(
+    "/objects/{key:path}",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}, "image/jpeg": {}}}, **documented(404, 422, 503)},
+)
+async def stored(key: str, gateway: GatewayDep, request: Request) -> Response:
+    """A public object of a folder store; its address never changes its bytes."""
+    suffix = key.rpartition(".")[2]
+    if not gateway.serves_objects or not _PUBLIC.fullmatch(key) or suffix not in _TYPES:
+        raise Refusal(404, "There is no such object.")
+    try:
+        data = await gateway.store.get(key)
+    except ObjectMissing:
+        raise Refusal(404, "There is no such object.") from None
+    return _sent(request, data, _TYPES[suffix], _FOREVER)
+
+
+def _drawn(row: JobRequest, n: int) -> JobRequest:
+    if row.status in (Status.PENDING, Status.PROCESSING):
+        raise Refusal(
+            409,
+            f"The generation is {row.status}; its pictures come when it is Completed.",
+            headers={"Retry-After": "2"},
+        )
+    if row.status is not Status.COMPLETED:
+        raise Refusal(404, f"The generation is {row.status} and has no pictures.")
+    if n >= row.params.num_images:
+        raise Refusal(404, f"The generation has {row.params.num_images} images, counted from 0.")
+    return row
+
+
+def _sent(request: Request, data: bytes, media_type: str, caching: str) -> Response:
+    etag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+    headers = {"ETag": etag, "Cache-Control": caching}
+    known = request.headers.get("if-none-match", "")
+    if known.strip() == "*" or etag in (tag.strip().removeprefix("W/") for tag in known.split(",")):
+        return Response(status_code=304, headers=headers)
+    return Response(data, headers=headers, media_type=media_type)

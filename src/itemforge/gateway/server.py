@@ -1,0 +1,135 @@
+"""The gateway on a socket: uvicorn inside our own process, stopped by us and by nobody else."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from itemforge.broker.face import Broker
+from itemforge.errors import ConfigurationError
+from itemforge.gateway.app import create_app
+from itemforge.gateway.auth import check_exposure
+from itemforge.gateway.context import Gateway
+from itemforge.settings import GatewaySettings
+from itemforge.storage.face import ObjectStore
+from itemforge.styles.catalog import Catalog
+from itemforge.styles.models import describe
+
+log = structlog.get_logger(__name__)
+
+_BACKLOG = 2048
+#: Seconds that answers under way get at the end.
+_GRACE = 5
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket, so that a taken port is known before anything starts; port 0 takes a free one.
+
+    Raises:
+        ConfigurationError: the address is taken, not ours, or unknown.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen on {host!r}: {error.strerror}; set ITEMFORGE_HOST") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"cannot listen on {host} port {port}: {error.strerror}; "
+            "choose another with --port or ITEMFORGE_PORT (0 takes a free one)"
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+class _Uvicorn(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the command's: a worker in the same process has to drain first."""
+        yield
+
+
+@asynccontextmanager
+async def serving(app: FastAPI, listener: socket.socket) -> AsyncIterator[str]:
+    """Serve an app of `create_app` inside the block; gives its address. Closes the listener.
+
+    Raises:
+        ConfigurationError: the app did not start; the text says why.
+    """
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        lifespan="on",
+        timeout_graceful_shutdown=_GRACE,
+    )
+    server = _Uvicorn(config)
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    gateway: Gateway = app.state.gateway
+    try:
+        while not server.started:
+            if running.done():
+                await running
+                raise ConfigurationError(gateway.failure or "the gateway did not start; its log says why")
+            await asyncio.sleep(0.01)
+        address = _address(listener)
+        log.info("gateway_serves", address=address)
+        yield address
+    finally:
+        gateway.db.signals.close()  # event streams would keep the server waiting
+        server.should_exit = True
+        with contextlib.suppress(SystemExit):
+            await asyncio.gather(running, return_exceptions=True)
+        listener.close()
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104  # compared, not bound
+        host = socket.gethostname()
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Server:
+    """The whole gateway: styles and model from `settings.home`, broker and store as given."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        listener: socket.socket,
+        broker: Broker,
+        store: ObjectStore,
+        *,
+        embedded: bool = False,
+    ) -> None:
+        """Raises ConfigurationError (open to others without a key) or ModelError (no such model)."""
+        check_exposure(settings)
+        self._listener = listener
+        self.app = create_app(
+            settings,
+            broker=broker,
+            store=store,
+            catalog=Catalog(store, settings.home),
+            model=describe(settings.model, settings.home),
+            embedded=embedded,
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[str]:
+        """Serve inside the block; gives the address."""
+        async with serving(self.app, self._listener) as address:
+            yield address

@@ -1,0 +1,49 @@
+"""`/v1/worker`: claims, heartbeat, reports. Lists in, lists out, so that one call serves several jobs."""
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Body
+
+from itemforge.contract import (
+    Claim,
+    ClaimRequest,
+    Heartbeat,
+    HeartbeatAnswer,
+    Report,
+    ReportAnswer,
+    ReportStatus,
+)
+from itemforge.gateway.context import GatewayDep
+from itemforge.gateway.problems import documented, wrong_field
+from itemforge.jobs import claims, heartbeats
+
+router = APIRouter(prefix="/v1/worker", tags=["workers"], responses=documented(401, 413, 415, 422, 503))
+
+_MAX_REPORTS = 256
+
+
+@router.post("/claims")
+async def claim(body: ClaimRequest, gateway: GatewayDep) -> list[Claim]:
+    """Lease requests to a worker. An empty list asks only whether claims are spoken here."""
+    if not body.jobs:
+        return []
+    ids = [job.request_id for job in body.jobs]
+    return await claims.claim(gateway.db, body.worker_id, ids, gateway.settings.lease)
+
+
+@router.post("/heartbeat")
+async def heartbeat(body: Heartbeat, gateway: GatewayDep) -> list[HeartbeatAnswer]:
+    """Renew leases and tell progress; hear what was cancelled, lost, or is being watched."""
+    return await heartbeats.beat(gateway.db, body, gateway.settings.lease, time.time)
+
+
+@router.post("/reports")
+async def report(
+    body: Annotated[list[Report], Body(max_length=_MAX_REPORTS)], gateway: GatewayDep
+) -> list[ReportAnswer]:
+    """End attempts. 409 for an attempt that is not the row's any more: drop the result."""
+    for place, item in enumerate(body):
+        if item.status is ReportStatus.COMPLETED and not item.images:
+            raise wrong_field(f"{place}.images", "must name the pictures of a Completed request")
+    return await claims.report(gateway.db, body)

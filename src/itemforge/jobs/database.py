@@ -1,0 +1,198 @@
+"""One database, PostgreSQL or SQLite, behind two kinds of transaction: `read` and `write`.
+
+A write may signal: on PostgreSQL by NOTIFY, which reaches every gateway when (and only when) the
+transaction commits; in this process directly after the commit. SQLite serves one process, whose writes
+queue up here in order instead of colliding in the file.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import event, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.schema import Table
+
+from itemforge.errors import ConfigurationError, DatabaseUnavailable
+from itemforge.jobs.signals import Preview, Signals
+
+#: PostgreSQL refuses longer NOTIFY payloads (8000 bytes and more).
+NOTIFY_LIMIT = 7999
+CHANNEL = "itemforge"
+
+
+@dataclass
+class Write:
+    """A transaction that changes something, and the signals it gives when it is committed."""
+
+    conn: AsyncConnection
+    changed: set[UUID] = field(default_factory=set)
+    relay: bool = False
+
+    def insert(self, table: Table) -> "postgresql.Insert | sqlite.Insert":
+        """An INSERT that knows `on_conflict_do_…`."""
+        return postgresql.insert(table) if self.conn.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+class Database:
+    """The pool of connections, and this process's switchboard."""
+
+    def __init__(self, url: str, signals: Signals | None = None) -> None:
+        self.signals = signals or Signals()
+        self.engine = _engine(url)
+        #: Marks our own notifications, which this process has heard already.
+        self.origin = uuid.uuid4().hex[:12]
+        self._one_writer = asyncio.Lock()
+
+    @property
+    def postgresql(self) -> bool:
+        return self.engine.dialect.name == "postgresql"
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that only looks.
+
+        Raises:
+            DatabaseUnavailable: no connection, or it broke.
+        """
+        with _mapped():
+            async with self.engine.connect() as conn:
+                await conn.execution_options(itemforge_read=True)
+                yield conn
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[Write]:
+        """A transaction that is committed at the end, or rolled back on any error.
+
+        Raises:
+            DatabaseUnavailable: no connection, or it broke; nothing has changed, unless the answer to
+                the commit itself was lost, so callers repeat only what is safe to repeat.
+        """
+        async with AsyncExitStack() as stack:
+            if not self.postgresql:
+                await stack.enter_async_context(self._one_writer)
+            with _mapped():
+                async with self.engine.begin() as conn:
+                    write = Write(conn)
+                    yield write
+                    await self._notify(write)
+        for request_id in write.changed:
+            self.signals.wake(request_id)
+        if write.relay:
+            self.signals.relay.set()
+
+    async def preview(self, request_id: UUID, preview: Preview) -> None:
+        """Show a preview to whoever watches, at any gateway; one that does not fit stays here."""
+        self.signals.preview(request_id, preview)
+        payload = f"{self.origin} preview {request_id} {preview.image} {preview.jpeg_base64}"
+        if self.postgresql and len(payload) <= NOTIFY_LIMIT:
+            async with self.write() as write:
+                await _pg_notify(write.conn, payload)
+
+    async def ping(self) -> None:
+        """Raises DatabaseUnavailable when the database does not answer within 3 s."""
+        try:
+            async with asyncio.timeout(3), self.read() as conn:
+                await conn.execute(text("SELECT 1"))
+        except TimeoutError:
+            raise DatabaseUnavailable("the database did not answer within 3 s") from None
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+    async def _notify(self, write: Write) -> None:
+        if not self.postgresql:
+            return
+        for request_id in sorted(write.changed):
+            await _pg_notify(write.conn, f"{self.origin} changed {request_id}")
+        if write.relay:
+            await _pg_notify(write.conn, f"{self.origin} relay")
+
+
+async def _pg_notify(conn: AsyncConnection, payload: str) -> None:
+    await conn.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANNEL, "payload": payload})
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    """Turn every way in which a database can be away into DatabaseUnavailable."""
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
+        raise _unavailable(error) from error
+    except DBAPIError as error:
+        if error.connection_invalidated or _is_shutdown(error):
+            raise _unavailable(error) from error
+        raise
+
+
+def _is_shutdown(error: DBAPIError) -> bool:
+    """Whether PostgreSQL said that it stops, starts or has no connection left (class 57P, 53, 08)."""
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    return state.startswith(("57P", "53", "08"))
+
+
+def _unavailable(error: Exception) -> DatabaseUnavailable:
+    # The statement and its parameters stay out of the text: they may hold prompts.
+    cause = getattr(error, "orig", None) or error
+    return DatabaseUnavailable(f"the database cannot be reached ({type(cause).__name__}); try again")
+
+
+def _engine(url: str) -> AsyncEngine:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigurationError(
+            "DATABASE_URL is not a database address; write postgresql://user:password@host/name "
+            "or sqlite:////absolute/path.db"
+        ) from None
+    if parsed.drivername == "sqlite+aiosqlite":
+        if not parsed.database or parsed.database == ":memory:":
+            raise ConfigurationError("a SQLite database needs a file: sqlite:////absolute/path.db")
+        try:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"the database's folder cannot be made: {error}") from None
+        return _sqlite_engine(url)
+    if parsed.drivername == "postgresql+asyncpg":
+        return create_async_engine(
+            url,
+            pool_pre_ping=True,
+            pool_size=10,
+            max_overflow=10,
+            pool_timeout=5,
+            connect_args={"timeout": 5, "command_timeout": 30},
+        )
+    raise ConfigurationError(
+        f"DATABASE_URL begins with {parsed.drivername}://; use postgresql:// or sqlite:///"
+    )
+
+
+def _sqlite_engine(url: str) -> AsyncEngine:
+    engine = create_async_engine(url, connect_args={"timeout": 10})
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _connect(dbapi_connection: Any, _record: object) -> None:
+        # We begin transactions ourselves, below: the driver's own habit would begin too late.
+        dbapi_connection.isolation_level = None
+        cursor = dbapi_connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _begin(conn: Connection) -> None:
+        # A write that began as a read could not be upgraded once somebody else wrote.
+        read = conn.get_execution_options().get("itemforge_read")
+        conn.exec_driver_sql("BEGIN" if read else "BEGIN IMMEDIATE")
+
+    return engine

@@ -1,0 +1,56 @@
+"""The history of requests, which event streams replay.
+
+An event is inserted in the transaction that changes its request's row, while that row is locked. So the
+ids of one request's events are in the order of their commits, and a replay by id cannot skip one.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import insert, select
+
+from itemforge.contract import Status
+from itemforge.jobs.clock import now
+from itemforge.jobs.database import Database, Write
+from itemforge.jobs.records import Event, Request
+from itemforge.jobs.tables import events
+
+
+async def add_states(write: Write, request: Request, states: Sequence[Status]) -> None:
+    """The request passed `states` and is now in the last of them."""
+    for status in states:
+        last = status is request.status
+        await _add(
+            write,
+            request.id,
+            "state",
+            {
+                "id": str(request.id),
+                "status": status,
+                "attempt": request.attempt,
+                "image_url": request.image_url if last else None,
+                "error": request.error if last else None,
+            },
+        )
+
+
+async def add_progress(write: Write, request_id: UUID, image: int, step: int, steps: int) -> None:
+    """Image `image` of the request has done `step` of `steps`."""
+    await _add(write, request_id, "progress", {"step": step, "steps": steps, "image": image})
+
+
+async def _add(write: Write, request_id: UUID, kind: str, data: Mapping[str, Any]) -> None:
+    await write.conn.execute(
+        insert(events).values(request_id=request_id, type=kind, data=dict(data), created_at=now())
+    )
+    write.changed.add(request_id)
+
+
+async def after(db: Database, request_id: UUID, last_id: int, limit: int = 500) -> list[Event]:
+    """The request's next events after `last_id`, oldest first."""
+    columns = (events.c.id, events.c.request_id, events.c.type, events.c.data)
+    query = select(*columns).where(events.c.request_id == request_id, events.c.id > last_id)
+    async with db.read() as conn:
+        rows = await conn.execute(query.order_by(events.c.id).limit(limit))
+        return [Event(**row._mapping) for row in rows]

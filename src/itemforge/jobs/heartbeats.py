@@ -1,0 +1,116 @@
+"""A worker's sign of life: who it is, how far its images are, and what it should know in return."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import case, delete, func, select, update
+
+from itemforge.contract import Heartbeat, HeartbeatAnswer, HeartbeatRow, Status, WorkerState
+from itemforge.jobs import events
+from itemforge.jobs.clock import now
+from itemforge.jobs.database import Database, Write
+from itemforge.jobs.records import Request, Worker
+from itemforge.jobs.requests import lock, set_state
+from itemforge.jobs.signals import Preview
+from itemforge.jobs.states import OPEN
+from itemforge.jobs.tables import requests, workers
+
+#: Progress events of one image are at least so many seconds apart (a heartbeat comes once a second).
+_PROGRESS_PAUSE = 0.9
+
+
+async def beat(
+    db: Database, heartbeat: Heartbeat, lease: float, clock: Callable[[], float]
+) -> list[HeartbeatAnswer]:
+    """Renew leases, keep progress, pass previews on. One answer for each request of the heartbeat.
+
+    `clock` (seconds) only spaces progress events.
+    """
+    rows: dict[UUID, list[HeartbeatRow]] = {}
+    for row in heartbeat.rows:
+        rows.setdefault(row.request_id, []).append(row)
+    answers: dict[UUID, HeartbeatAnswer] = {}
+    async with db.write() as write:
+        for request_id in sorted(rows):
+            answers[request_id] = await _renew(write, request_id, rows[request_id], lease, clock())
+        await _remember(write, heartbeat)
+    for row in heartbeat.rows:
+        if row.preview is not None and answers[row.request_id].watch:
+            await db.preview(row.request_id, Preview(row.image, row.preview))
+    return [answers[request_id] for request_id in rows]
+
+
+async def _renew(
+    write: Write, request_id: UUID, rows: Sequence[HeartbeatRow], lease: float, at: float
+) -> HeartbeatAnswer:
+    request = await lock(write, request_id)
+    if request is not None and request.status is Status.CANCELLED:
+        return HeartbeatAnswer(request_id=request_id, cancel=True)
+    if request is None or not _is_holder(request, rows):
+        return HeartbeatAnswer(request_id=request_id, lost=True)
+    progress = {**request.progress}
+    for row in rows:
+        await _advance(write, progress, row, at)
+    if request.status is Status.PENDING:  # swept, but nobody else took it: the same attempt goes on
+        await set_state(write, request, Status.PROCESSING, lease_until=now(lease), progress=progress)
+    else:
+        await write.conn.execute(
+            update(requests)
+            .where(requests.c.id == request_id)
+            .values(lease_until=now(lease), progress=progress)
+        )
+    return HeartbeatAnswer(request_id=request_id, watch=request.watched)
+
+
+def _is_holder(request: Request, rows: Sequence[HeartbeatRow]) -> bool:
+    newest = max(row.attempt for row in rows)
+    return request.status in OPEN and request.attempt == newest > 0 and request.reported is None
+
+
+async def _advance(write: Write, progress: dict[str, dict[str, Any]], row: HeartbeatRow, at: float) -> None:
+    """Keep an image's newest step; tell it unless the last telling is too fresh."""
+    known = progress.get(str(row.image), {"step": -1, "at": None})
+    if row.step <= known["step"]:
+        return
+    told = known["at"]
+    if told is None or not 0 <= at - told < _PROGRESS_PAUSE:
+        await events.add_progress(write, row.request_id, row.image, row.step, row.steps)
+        told = at
+    progress[str(row.image)] = {"step": row.step, "steps": row.steps, "at": told}
+
+
+async def _remember(write: Write, heartbeat: Heartbeat) -> None:
+    seen = {
+        "state": heartbeat.state.value,
+        "free": heartbeat.free,
+        "in_hand": len(heartbeat.rows),
+        "last_seen": now(),
+    }
+    await write.conn.execute(
+        write.insert(workers)
+        .values(worker_id=heartbeat.worker_id, first_seen=now(), **seen)
+        .on_conflict_do_update(index_elements=["worker_id"], set_=seen)
+    )
+
+
+async def fleet(db: Database, silence: float) -> list[Worker]:
+    """All workers known, the freshest first; live ones were heard within `silence` seconds."""
+    live = (workers.c.last_seen > now(-silence)).label("live")
+    query = select(workers, live).order_by(workers.c.last_seen.desc(), workers.c.worker_id)
+    async with db.read() as conn:
+        found = [dict(row._mapping) for row in await conn.execute(query)]
+    return [Worker(**{**row, "state": WorkerState(row["state"])}) for row in found]
+
+
+def live_capacity(silence: float) -> Any:
+    """A scalar subquery: images that ready workers have in hand or could take."""
+    ready = (workers.c.state == WorkerState.READY) & (workers.c.last_seen > now(-silence))
+    places = case((ready, workers.c.free + workers.c.in_hand), else_=0)
+    return select(func.coalesce(func.sum(places), 0)).scalar_subquery()
+
+
+async def forget(db: Database, seconds: float) -> None:
+    """Drop workers that were not heard of for so long."""
+    async with db.write() as write:
+        await write.conn.execute(delete(workers).where(workers.c.last_seen < now(-seconds)))

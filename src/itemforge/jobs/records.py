@@ -1,0 +1,118 @@
+"""Rows as the program sees them: frozen, typed, with the database clock's judgements on them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from pydantic import TypeAdapter
+from sqlalchemy import ColumnElement, Row, and_
+
+from itemforge.contract import Image, JobParams, Status, WorkerState
+from itemforge.jobs.clock import now
+from itemforge.jobs.tables import requests
+
+_images = TypeAdapter(tuple[Image, ...])
+
+
+class Progress(NamedTuple):
+    """Denoising steps done, of all steps of all images."""
+
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class NewRequest:
+    """What a request begins with. `prompt` is the user's; `params.prompt` is composed."""
+
+    id: UUID
+    owner: str
+    prompt: str
+    params: JobParams
+    body_hash: str
+    idempotency_key: str | None = None
+    retry_of: UUID | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request. `leased` and `watched` were true by the database's clock when it was read."""
+
+    id: UUID
+    owner: str
+    status: Status
+    prompt: str
+    style: str | None
+    params: JobParams
+    images: tuple[Image, ...]
+    image_url: str | None
+    error: str | None
+    attempt: int
+    charged: int
+    lease_until: datetime | None
+    worker_id: str | None
+    reported: str | None
+    progress: dict[str, dict[str, Any]]
+    published_at: datetime | None
+    body_hash: str | None
+    retry_of: UUID | None
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+    deleted_at: datetime | None
+    leased: bool
+    watched: bool
+
+    @property
+    def done(self) -> Progress | None:
+        """Progress over all images, or None before the first step was told."""
+        if not self.progress:
+            return None
+        shown = self.progress.values()
+        return Progress(
+            step=sum(image["step"] for image in shown),
+            steps=max(image["steps"] for image in shown) * self.params.num_images,
+        )
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of a request's history."""
+
+    id: int
+    request_id: UUID
+    type: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker by its last heartbeat; `live` by the database's clock."""
+
+    worker_id: str
+    state: WorkerState
+    free: int
+    in_hand: int
+    first_seen: datetime
+    last_seen: datetime
+    live: bool
+
+
+def request_columns() -> list[ColumnElement[Any]]:
+    """What to select or return for `to_request`."""
+    leased = and_(requests.c.lease_until.is_not(None), requests.c.lease_until > now())
+    watched = and_(requests.c.watched_until.is_not(None), requests.c.watched_until > now())
+    return [*_STORED, leased.label("leased"), watched.label("watched")]
+
+
+_STORED = [requests.c[name] for name in Request.__dataclass_fields__ if name not in ("leased", "watched")]
+
+
+def to_request(row: Row[Any]) -> Request:
+    values = dict(row._mapping)
+    values["status"] = Status(values["status"])
+    values["params"] = JobParams.model_validate(values["params"])
+    values["images"] = _images.validate_python(values["images"] or ())
+    values["progress"] = values["progress"] or {}
+    return Request(**values)

@@ -1,0 +1,218 @@
+"""Requests as their owner sees them: create, look, list, cancel, delete."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, func, literal, or_, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from itemforge.contract import Status
+from itemforge.errors import DatabaseUnavailable
+from itemforge.jobs import events
+from itemforge.jobs.clock import now
+from itemforge.jobs.database import Database, Write
+from itemforge.jobs.records import NewRequest, Request, request_columns, to_request
+from itemforge.jobs.states import OPEN, route
+from itemforge.jobs.tables import requests
+
+
+@dataclass(frozen=True)
+class Created:
+    """`new` is False when the id or idempotency key was there already: then it is the old request."""
+
+    request: Request
+    new: bool
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which requests a list shows; `style` is `id` (any version) or `id@version`."""
+
+    status: Status | None = None
+    style: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+async def create(db: Database, new: NewRequest) -> Created:
+    """Insert a Pending request; idempotent by its id and by its owner's idempotency key.
+
+    The caller compares `request.body_hash` with its own to tell a repetition from a conflict.
+    """
+    async with db.write() as write:
+        inserted = await write.conn.execute(
+            write.insert(requests)
+            .values(
+                id=new.id,
+                owner=new.owner,
+                status=Status.PENDING,
+                prompt=new.prompt,
+                style=new.params.style,
+                params=new.params.model_dump(mode="json"),
+                attempt=0,
+                charged=0,
+                idempotency_key=new.idempotency_key,
+                body_hash=new.body_hash,
+                retry_of=new.retry_of,
+                created_at=now(),
+                updated_at=now(),
+            )
+            .on_conflict_do_nothing()
+            .returning(*request_columns())
+        )
+        if (row := inserted.one_or_none()) is not None:
+            request = to_request(row)
+            await events.add_states(write, request, (Status.PENDING,))
+            write.relay = True
+            return Created(request, new=True)
+        old = await _earlier(write.conn, new.owner, new.id, new.idempotency_key)
+        if old is None:
+            raise DatabaseUnavailable("the request's key was freed at this very moment; send it again")
+        return Created(old, new=False)
+
+
+async def _earlier(
+    conn: AsyncConnection, owner: str, request_id: UUID, idempotency_key: str | None
+) -> Request | None:
+    same_key = and_(requests.c.owner == owner, requests.c.idempotency_key == idempotency_key)
+    query = select(*request_columns()).where(or_(requests.c.id == request_id, same_key))
+    row = (await conn.execute(query.limit(1))).one_or_none()
+    return to_request(row) if row is not None else None
+
+
+async def get(db: Database, request_id: UUID) -> Request | None:
+    """The request, or None when there is none or it was deleted."""
+    query = select(*request_columns()).where(requests.c.id == request_id, requests.c.deleted_at.is_(None))
+    async with db.read() as conn:
+        row = (await conn.execute(query)).one_or_none()
+    return to_request(row) if row is not None else None
+
+
+async def earlier(db: Database, owner: str, request_id: UUID, idempotency_key: str | None) -> Request | None:
+    """What that id or the owner's idempotency key stands for already, deleted or not."""
+    async with db.read() as conn:
+        return await _earlier(conn, owner, request_id, idempotency_key)
+
+
+async def find(
+    db: Database, wanted: Filter, limit: int, before: tuple[datetime, UUID] | None = None
+) -> list[Request]:
+    """Newest first; `before` is the (created_at, id) of the last one already seen."""
+    query = select(*request_columns()).where(requests.c.deleted_at.is_(None), *_conditions(wanted))
+    if before is not None:
+        query = query.where(
+            tuple_(requests.c.created_at, requests.c.id)
+            < tuple_(literal(before[0], requests.c.created_at.type), literal(before[1], requests.c.id.type))
+        )
+    query = query.order_by(requests.c.created_at.desc(), requests.c.id.desc()).limit(limit)
+    async with db.read() as conn:
+        return [to_request(row) for row in await conn.execute(query)]
+
+
+def _conditions(wanted: Filter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if wanted.status is not None:
+        conditions.append(requests.c.status == wanted.status)
+    if wanted.style is not None:
+        any_version = requests.c.style.startswith(f"{wanted.style}@", autoescape=True)
+        conditions.append(requests.c.style == wanted.style if "@" in wanted.style else any_version)
+    if wanted.since is not None:
+        conditions.append(requests.c.created_at >= wanted.since)
+    if wanted.until is not None:
+        conditions.append(requests.c.created_at < wanted.until)
+    return conditions
+
+
+async def position(db: Database, request: Request) -> int:
+    """How many-th in line a Pending request is; 1 is next."""
+    query = select(func.count()).where(
+        requests.c.status == Status.PENDING, requests.c.created_at < request.created_at
+    )
+    async with db.read() as conn:
+        return int((await conn.execute(query)).scalar_one()) + 1
+
+
+async def cancel(db: Database, request_id: UUID) -> Request | None:
+    """End an open request as Cancelled; an ended one is returned as it is. None: unknown."""
+    async with db.write() as write:
+        request = await lock(write, request_id)
+        if request is None or request.deleted_at is not None:
+            return None
+        return await finish(write, request, Status.CANCELLED) if request.status in OPEN else request
+
+
+async def delete(db: Database, request_id: UUID) -> Request | None:
+    """Hide the request, cancelling it if it is open; None: unknown. Its objects are the caller's to delete.
+
+    The row stays for a while, so that messages and reports still under way meet an ended request.
+    """
+    async with db.write() as write:
+        request = await lock(write, request_id)
+        if request is None or request.deleted_at is not None:
+            return None
+        if request.status in OPEN:
+            request = await finish(write, request, Status.CANCELLED)
+        await write.conn.execute(
+            update(requests)
+            .where(requests.c.id == request_id)
+            .values(deleted_at=now(), idempotency_key=None, updated_at=now())
+        )
+        return request
+
+
+async def watch(db: Database, request_id: UUID, seconds: float) -> None:
+    """Somebody looks at previews of an open request for the next `seconds`."""
+    async with db.write() as write:
+        await write.conn.execute(
+            update(requests)
+            .where(requests.c.id == request_id, requests.c.status.in_(OPEN))
+            .values(watched_until=now(seconds))
+        )
+
+
+async def count(db: Database) -> dict[Status, int]:
+    """Requests by status, deleted ones left out."""
+    query = (
+        select(requests.c.status, func.count())
+        .where(requests.c.deleted_at.is_(None))
+        .group_by(requests.c.status)
+    )
+    async with db.read() as conn:
+        found = {Status(status): int(n) for status, n in (await conn.execute(query)).tuples()}
+    return {status: found.get(status, 0) for status in Status}
+
+
+# ── Inside a transaction, for the other modules of this room ─────────────────────────────────────
+
+
+async def lock(write: Write, request_id: UUID) -> Request | None:
+    """The row, which nobody else changes until this transaction ends."""
+    query = select(*request_columns()).where(requests.c.id == request_id).with_for_update()
+    row = (await write.conn.execute(query)).one_or_none()
+    return to_request(row) if row is not None else None
+
+
+async def set_state(write: Write, request: Request, status: Status, **values: Any) -> Request:
+    """Change a locked row's status and tell it; `values` are further columns.
+
+    Raises:
+        IllegalTransition: the state machine has no such way.
+    """
+    passed = route(request.status, status)
+    changed = await write.conn.execute(
+        update(requests)
+        .where(requests.c.id == request.id)
+        .values(status=status, updated_at=now(), **values)
+        .returning(*request_columns())
+    )
+    request = to_request(changed.one())
+    await events.add_states(write, request, passed)
+    return request
+
+
+async def finish(write: Write, request: Request, status: Status, **values: Any) -> Request:
+    """End a locked row. A place in the relay's window may be free now."""
+    write.relay = True
+    return await set_state(write, request, status, lease_until=None, finished_at=now(), **values)

@@ -1,0 +1,268 @@
+"""From claimed to acknowledged: draw, upload, report, ack, in this order and no other.
+
+Drawing and delivering are tried apart: a picture is never drawn again because storage or gateway were
+away. Such a job waits unacknowledged, its lease renewed, for at most `spool_time`; then its pictures go
+to the spool and its message back to the queue.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import stamina
+import structlog
+
+from itemforge.broker.face import Broker
+from itemforge.contract import MAX_CHARGED, Image, Report, ReportStatus, object_key
+from itemforge.engine.rows import Finished, Row
+from itemforge.errors import EngineFailed, ItemForgeError, ModelError, PermanentError, RetryableError
+from itemforge.imaging.png import encode_png
+from itemforge.settings import WorkerSettings
+from itemforge.storage.face import ObjectStore
+from itemforge.worker.breaker import Breaker
+from itemforge.worker.engine_child import Ready
+from itemforge.worker.engine_process import EngineProcess
+from itemforge.worker.gate import Gate
+from itemforge.worker.gateway_client import Gateway
+from itemforge.worker.intake import bury, send_back
+from itemforge.worker.job import Drawing, Dropped, EngineLost, GivenBack, Interrupted, Job
+from itemforge.worker.plan import Planner
+from itemforge.worker.spool import Spool
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+class Courier:
+    """Carries one job after another to its end; `deliver` never raises."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        broker: Broker,
+        store: ObjectStore,
+        gateway: Gateway,
+        engine: EngineProcess,
+        planner: Planner,
+        breaker: Breaker,
+    ) -> None:
+        self._settings = settings
+        self._broker = broker
+        self._store = store
+        self._gateway = gateway
+        self._engine = engine
+        self._planner = planner
+        self._breaker = breaker
+        self._spool = Spool(settings.home / "spool")
+        self._gate = Gate()
+        self._places = asyncio.Semaphore(settings.upload_places)
+
+    async def deliver(self, job: Job) -> None:
+        """Everything that happens to a claimed job."""
+        try:
+            await self._deliver(job)
+        except Dropped as reason:
+            log.info("job_dropped", reason=str(reason))
+            await job.delivery.ack()
+        except GivenBack as reason:
+            await self._give_back(job, str(reason))
+        except RetryableError as error:
+            if isinstance(error, EngineFailed) and not isinstance(error, EngineLost):
+                self._breaker.failure("engine", error)  # a lost engine is counted once, not by its rows
+            await self._retry(job, error)
+        except PermanentError as error:
+            await self._fail(job, str(error))
+        except Exception as error:  # a bug of ours must cost one job, not the worker
+            log.exception("job_broke")
+            await self._fail(job, f"the worker failed: {type(error).__name__}: {error}")
+        finally:
+            for row_id in job.drawings:
+                self._engine.cancel(row_id)
+
+    async def _deliver(self, job: Job) -> None:
+        if await self._stored_before(job):
+            return
+        rows = await self._planner.rows(job, await self._warm_engine())
+        if job.interruption:
+            raise job.interruption
+        for n, row in enumerate(rows):
+            drawing = Drawing(n, row.steps, asyncio.get_running_loop().create_future())
+            job.drawings[row.row_id] = drawing
+        # Every future is awaited below, also when a sibling has failed.
+        images = await asyncio.gather(
+            *(self._image(job, n, row) for n, row in enumerate(rows)), return_exceptions=True
+        )
+        for image in images:
+            if isinstance(image, BaseException):
+                raise image
+        await self._complete(job, [i for i in images if isinstance(i, Image)])
+
+    async def _image(self, job: Job, n: int, row: Row) -> Image:
+        try:
+            png = self._spool.get(job.request_id, n, job.params)
+            if png is None:
+                png = await self._draw(job, row)
+            else:
+                log.info("picture_from_spool", image=n)
+                job.drawings[row.row_id].done.cancel()
+            return await self._upload(job, n, row, png)
+        except Exception as error:
+            # One image's failure is the job's: the engine need not draw the others.
+            job.fail_drawings(error if isinstance(error, ItemForgeError) else Interrupted(str(error)))
+            raise
+
+    async def _draw(self, job: Job, row: Row) -> bytes:
+        drawing = job.drawings[row.row_id]
+        async with self._gate.enter(row.alone):
+            await self._warm_engine()  # nothing awaits between here and the submit: the row has an engine
+            if not drawing.done.done():
+                self._engine.submit(row)
+                drawing.submitted = True
+            finished: Finished = await drawing.done
+        return await asyncio.to_thread(encode_png, finished.pixels, finished.recipe)
+
+    async def _warm_engine(self) -> Ready:
+        try:
+            return await self._engine.ready()
+        except ModelError as error:
+            raise GivenBack(f"this worker's engine is beyond help: {error}") from error
+
+    async def _upload(self, job: Job, n: int, row: Row, png: bytes) -> Image:
+        key = object_key(job.request_id, n, job.params.num_images)
+        metadata = {
+            "request-id": str(job.request_id),
+            "attempt": str(job.attempt or 0),
+            "seed": str(row.seed),
+        }
+
+        async def put() -> None:
+            async with self._places:
+                created = await self._store.put(key, png, "image/png", metadata)
+            log.info("picture_stored", image=n, key=key, created=created, bytes=len(png))
+
+        def keep() -> None:
+            self._spool.put(job.request_id, n, job.params, png)
+
+        await self._persist(job, "storage", put, keep)
+        self._spool.drop(job.request_id, n, job.params)
+        url = self._store.public_url(key)
+        return Image(
+            n=n,
+            seed=row.seed,
+            bucket=self._store.bucket,
+            key=key,
+            url=url,
+            width=row.width,
+            height=row.height,
+        )
+
+    async def _complete(self, job: Job, images: list[Image]) -> None:
+        report = self._report_of(job, ReportStatus.COMPLETED, images=images)
+        code = await self._persist(job, "report", lambda: self._gateway.report(report))
+        log.info("job_completed" if code == 200 else "result_stale", code=code)
+        await job.delivery.ack()
+
+    async def _stored_before(self, job: Job) -> bool:
+        """Without claims a redelivered message may have been served: then its objects are there."""
+        if job.attempt is not None or not job.delivery.redelivered:
+            return False
+        images = []
+        for n in range(job.params.num_images):
+            key = object_key(job.request_id, n, job.params.num_images)
+            if not await self._persist(job, "storage", lambda key=key: self._store.exists(key)):  # type: ignore[misc]  # the loop's value
+                return False
+            images.append(
+                Image(
+                    n=n,
+                    seed=job.params.seed + n,
+                    bucket=self._store.bucket,
+                    key=key,
+                    url=self._store.public_url(key),
+                    width=job.params.width or 0,
+                    height=job.params.height or 0,
+                )
+            )
+        await self._complete(job, images)
+        return True
+
+    async def _fail(self, job: Job, reason: str) -> None:
+        log.warning("job_failed", error=reason)
+        report = self._report_of(job, ReportStatus.FAILED, error=reason)
+        try:
+            await self._persist(job, "report", lambda: self._gateway.report(report))
+        except Dropped:
+            await job.delivery.ack()
+        except (GivenBack, ItemForgeError):
+            await job.delivery.requeue()
+        else:
+            await bury(self._broker, job.delivery, reason)
+
+    async def _retry(self, job: Job, error: Exception) -> None:
+        tries = job.tries + 1
+        if job.attempt is None and tries >= MAX_CHARGED:
+            await self._fail(job, f"failed {tries} times, the last time: {error}")
+            return
+        log.warning("job_to_retry", error=error, tries=tries)
+        await self._tell(job, ReportStatus.RETRY, str(error))
+        await send_back(self._broker, job.delivery, tries)
+
+    async def _give_back(self, job: Job, reason: str) -> None:
+        log.info("job_given_back", reason=reason)
+        await self._tell(job, ReportStatus.RELEASED, reason)
+        await job.delivery.requeue()
+
+    async def _tell(self, job: Job, status: ReportStatus, error: str) -> None:
+        """One try: without it the lease runs out by itself."""
+        try:
+            await self._gateway.report(self._report_of(job, status, error=error))
+        except ItemForgeError as failure:
+            log.warning("report_not_delivered", status=str(status), error=failure)
+
+    def _report_of(
+        self, job: Job, status: ReportStatus, images: list[Image] | None = None, error: str | None = None
+    ) -> Report:
+        return Report(
+            request_id=job.request_id,
+            attempt=job.attempt or 0,
+            status=status,
+            images=images or [],
+            error=error[:2000] if error else None,
+        )
+
+    async def _persist(
+        self, job: Job, what: str, call: Callable[[], Awaitable[T]], keep: Callable[[], None] | None = None
+    ) -> T:
+        """Call until it works. A refusal counts as away too: a wrong key or bucket is the operator's to
+        mend, and no reason to fail every job of the queue.
+
+        Raises:
+            Interrupted: the job was dropped or given back meanwhile.
+            GivenBack: `spool_time` is over; `keep` was called.
+        """
+        kept = False
+        try:
+            async for attempt in stamina.retry_context(
+                on=ItemForgeError,
+                attempts=None,
+                timeout=self._settings.spool_time,
+                wait_initial=self._settings.retry_pause,
+                wait_max=30.0,
+                wait_jitter=self._settings.retry_pause,
+            ):
+                with attempt:
+                    if job.interruption:
+                        raise job.interruption
+                    try:
+                        result = await call()
+                    except ItemForgeError as error:
+                        self._breaker.failure(what, error)
+                        if keep and not kept:
+                            kept = True
+                            await asyncio.to_thread(keep)
+                        raise
+                    if what == "storage":
+                        self._breaker.success()
+                    return result
+        except ItemForgeError as error:
+            raise GivenBack(f"{what} was away for too long: {error}") from error
+        raise AssertionError("unreachable: the retries end by a result or an error")

@@ -1,0 +1,172 @@
+"""The engine's process: torch lives here and nowhere else in the worker.
+
+It takes commands from a pipe, steps the engine, and sends what happened. It beats at every stage border
+and once a second when idle, so that the parent can tell a slow step from a hung device. When the pipe
+closes, the parent is gone and so is this process.
+"""
+
+import importlib
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+import structlog
+
+from itemforge.engine.rows import Event, Row
+from itemforge.errors import EngineFailed, InvalidInput, PermanentError
+from itemforge.settings import EngineSettings
+from itemforge.telemetry.logs import setup_logs
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between beats while nothing else is sent.
+BEAT = 1.0
+#: Beats at stage borders are thinned to this many seconds: a starter step takes milliseconds.
+_BEAT_THIN = 0.2
+
+
+# ── What goes through the pipe ─────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Submit:
+    row: Row
+
+
+@dataclass(frozen=True)
+class Cancel:
+    row_id: str
+
+
+@dataclass(frozen=True)
+class Watch:
+    row_id: str
+    on: bool
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The engine is warm. `base` is the model's sha256; `width` and `height` its native size in pixels."""
+
+    batch_size: int
+    base: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Beat:
+    """A sign of life; `longest` is the longest stage since Ready, in seconds."""
+
+    longest: float
+
+
+@dataclass(frozen=True)
+class Fatal:
+    """The engine cannot go on; `permanent` means that a new process would end the same way."""
+
+    error: str
+    permanent: bool
+
+
+Command = Submit | Cancel | Watch
+Message = Ready | Beat | Fatal | Event
+
+
+class StepEngine(Protocol):
+    """What this process needs of an engine (`engine.loop.Engine`)."""
+
+    batch_size: int
+    base: str
+    native_size: tuple[int, int]
+
+    @property
+    def busy(self) -> bool: ...
+    def submit(self, row: Row) -> None: ...
+    def cancel(self, row_id: str) -> None: ...
+    def watch(self, row_id: str, on: bool) -> None: ...
+    def step(self) -> list[Event]: ...
+
+
+Factory = Callable[[EngineSettings, Callable[[str, float], None]], StepEngine]
+
+
+def find_factory(name: str) -> Factory:
+    """The function named `module:attribute.attribute`."""
+    module, _, attributes = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for attribute in attributes.split("."):
+        found = getattr(found, attribute)
+    return found  # type: ignore[no-any-return]  # named by the parent's code, not by a user
+
+
+def main(connection: Connection, factory: str, settings: EngineSettings) -> None:
+    """The process's life. Signals are the parent's business: it drains and then closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    setup_logs(settings, "engine")
+    child = _Child(connection)
+    try:
+        engine = find_factory(factory)(settings, child.on_stage)
+        width, height = engine.native_size
+        child.send(Ready(engine.batch_size, engine.base, width, height))
+        child.longest = 0.0
+        child.serve(engine)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # the parent is gone
+    except PermanentError as error:
+        child.send(Fatal(str(error), permanent=True))
+    except Exception as error:  # the supervisor's border: whatever it was, the parent must hear of it
+        log.exception("engine_failed")
+        child.send(Fatal(f"{type(error).__name__}: {error}", permanent=False))
+
+
+class _Child:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._last_beat = 0.0
+        self.longest = 0.0
+
+    def send(self, message: Message) -> None:
+        self._connection.send(message)
+
+    def on_stage(self, name: str, seconds: float) -> None:
+        self.longest = max(self.longest, seconds)
+        if time.monotonic() - self._last_beat >= _BEAT_THIN:
+            self.beat()
+
+    def beat(self) -> None:
+        self._last_beat = time.monotonic()
+        self.send(Beat(self.longest))
+
+    def serve(self, engine: StepEngine) -> None:
+        while True:
+            while self._connection.poll(0 if engine.busy else BEAT):
+                self._obey(engine, self._connection.recv())
+            if not engine.busy:
+                self.beat()
+                continue
+            for event in engine.step():
+                self.send(event)
+
+    def _obey(self, engine: StepEngine, command: Command) -> None:
+        match command:
+            case Submit(row):
+                self._submit(engine, row)
+            case Cancel(row_id):
+                engine.cancel(row_id)
+            case Watch(row_id, on):
+                engine.watch(row_id, on)
+
+    def _submit(self, engine: StepEngine, row: Row) -> None:
+        from itemforge.engine.rows import Failed
+
+        try:
+            engine.submit(row)
+        except EngineFailed:
+            raise
+        except InvalidInput as error:
+            self.send(Failed(row.row_id, str(error), retryable=False))

@@ -1,0 +1,315 @@
+"""The inference worker: one loop that consumes, claims and delivers until it is told to stop.
+
+The parent process does I/O only; the engine is a child (`engine_process`). The load order is engine
+first, queue last, so a worker that takes a message can draw it.
+"""
+
+import asyncio
+import base64
+import contextlib
+import socket
+import uuid
+from collections.abc import Awaitable, Coroutine
+
+import structlog
+
+from itemforge.broker.face import Broker, Consumer, Delivery
+from itemforge.contract import Claim, Heartbeat, HeartbeatAnswer, JobMessage, WorkerState
+from itemforge.engine.rows import Cancelled, Event, Failed, Finished, Preview, Progress
+from itemforge.errors import EngineFailed, GatewayRefused, GatewayUnavailable, InvalidInput, ItemForgeError
+from itemforge.settings import WorkerSettings
+from itemforge.storage.face import ObjectStore
+from itemforge.styles.cache import StyleCache
+from itemforge.worker.breaker import Breaker
+from itemforge.worker.delivery import Courier
+from itemforge.worker.engine_process import DEFAULT_FACTORY, EngineProcess
+from itemforge.worker.gateway_client import Gateway, GatewayStyles, HttpCaller, find_gateway
+from itemforge.worker.intake import Intake, send_back
+from itemforge.worker.job import Drawing, Dropped, GivenBack, Job
+from itemforge.worker.plan import Planner
+
+log = structlog.get_logger(__name__)
+
+#: The worker claims while its images are fewer than this many batches.
+BATCHES_IN_HAND = 2
+#: A key that is asked for to see whether the store answers.
+PROBE_KEY = "itemforge-probe"
+#: Seconds to give jobs back in after the drain ended or was cut short.
+_LAST_WORDS = 5.0
+
+
+class Worker:
+    """`run` returns when the worker was stopped and has drained."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        broker: Broker,
+        store: ObjectStore,
+        engine_factory: str = DEFAULT_FACTORY,
+    ) -> None:
+        self._settings = settings
+        self._broker = broker
+        self._store = store
+        self.worker_id = settings.worker_id or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        self.state = WorkerState.STARTING
+        self._caller = HttpCaller(settings)
+        self._styles = StyleCache(settings.home, GatewayStyles(self._caller))
+        self._engine = EngineProcess(
+            settings, self._on_event, self._on_engine_lost, self._wake, engine_factory
+        )
+        self._breaker = Breaker(settings.breaker_after)
+        self._gateway: Gateway | None = None
+        self._consumer: Consumer | None = None
+        self._intake: Intake | None = None
+        self._courier: Courier | None = None
+        self._jobs: dict[str, Job] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._job_began = asyncio.Event()
+        self._batch_size = 1
+        self._stopping = asyncio.Event()
+        self._at_once = asyncio.Event()
+
+    @property
+    def ready(self) -> bool:
+        """Warm, and registered at the queue."""
+        return self._consumer is not None and self._consumer.ready and self._engine.info is not None
+
+    @property
+    def engine_pid(self) -> int | None:
+        return self._engine.pid
+
+    def stop(self) -> None:
+        """Drain and end; called again: give everything back and end at once."""
+        if self._stopping.is_set():
+            self._at_once.set()
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Serve until `stop`.
+
+        Raises:
+            ModelError: the model cannot be used.
+        """
+        try:
+            async with asyncio.TaskGroup() as background:
+                serving = background.create_task(self._serve())
+                beats = background.create_task(self._beat_forever())
+                await asyncio.wait((serving,))
+                await self._drain()
+                beats.cancel()
+        except* ItemForgeError as group:
+            raise group.exceptions[0] from None
+        finally:
+            await self._engine.stop()
+            await self._caller.close()
+            log.info("worker_stopped", worker_id=self.worker_id)
+
+    async def _serve(self) -> None:
+        starting = asyncio.create_task(self._start())
+        await self._first_of(starting, self._stopping.wait())
+        if not starting.done():
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            return
+        gateway = await starting
+        while not self._stopping.is_set():
+            await self._consume(gateway)
+            if not self._stopping.is_set():
+                await self._recover(gateway)
+        if self._engine.failure:
+            raise self._engine.failure
+
+    async def _start(self) -> Gateway:
+        info = await self._engine.start()
+        self._batch_size = info.batch_size
+        await self._broker.start()
+        pause = self._settings.retry_pause
+        while True:
+            try:
+                self._gateway = await find_gateway(self._caller, self._settings, self.worker_id)
+                break
+            except GatewayUnavailable as error:
+                log.warning("gateway_not_found", error=error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 30.0)
+        planner = Planner(self._styles, self._settings.default_style)
+        self._courier = Courier(
+            self._settings, self._broker, self._store, self._gateway, self._engine, planner, self._breaker
+        )
+        log.info("worker_ready", worker_id=self.worker_id, batch_size=info.batch_size, base=info.base)
+        return self._gateway
+
+    async def _consume(self, gateway: Gateway) -> None:
+        """Take jobs until stopped or until the breaker opens."""
+        intake = Intake(
+            self._broker, gateway, self._breaker, self._room, self._begin, self._settings.retry_pause
+        )
+        self._intake = intake
+        self._consumer = self._broker.consume(self._batch_size + self._settings.upload_places)
+        self.state = WorkerState.READY
+        await intake.run(self._consumer, self._first_of(self._stopping.wait(), self._breaker.wait_open()))
+        self._intake = None
+
+    async def _recover(self, gateway: Gateway) -> None:
+        """Probe what every job needs until all of it answers."""
+        self.state = WorkerState.PAUSED
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), self._settings.breaker_probe)
+                return
+            try:
+                await gateway.ping()
+                await self._store.exists(PROBE_KEY)
+                if self._engine.info is None:
+                    raise EngineFailed("the engine is not warm yet")
+            except ItemForgeError as error:
+                log.warning("still_broken", error=error)
+                continue
+            self._breaker.close()
+            log.info("consuming_resumed")
+            return
+
+    async def _drain(self) -> None:
+        """Finish what the engine has begun, give the rest back."""
+        self.state = WorkerState.DRAINING
+        for job in self._jobs.values():
+            if not job.started:
+                job.interrupt(GivenBack("the worker stops"))
+        if self._tasks:
+            log.info("draining", jobs=len(self._jobs))
+            ended = asyncio.gather(*self._tasks)
+            await self._first_of(ended, self._at_once.wait(), within=self._settings.drain_timeout)
+        for job in self._jobs.values():
+            job.interrupt(GivenBack("the worker stops at once"))
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=_LAST_WORDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _first_of(self, *work: Awaitable[object], within: float | None = None) -> None:
+        """Wait for the first to end; those made here from coroutines are cancelled, tasks are not."""
+        tasks = [asyncio.ensure_future(w) for w in work]
+        await asyncio.wait(tasks, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        for task, given in zip(tasks, work, strict=True):
+            if task is not given and not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    # ── Jobs ───────────────────────────────────────────────────────────────────────────────────
+
+    def _room(self) -> int:
+        """How many more images may be claimed."""
+        if self._engine.info is None:
+            return 0
+        in_hand = sum(job.rows_in_engine for job in self._jobs.values())
+        return max(0, BATCHES_IN_HAND * self._batch_size - in_hand)
+
+    def _begin(self, delivery: Delivery, message: JobMessage, claim: Claim) -> None:
+        params = claim.params or message.params
+        job = Job(claim.request_id, params, claim.attempt, claim.alone, delivery)
+        if job.row_id(0) in self._jobs:  # a second copy, where no claim tells them apart
+            self._spawn(send_back(self._broker, delivery, job.tries, delay="30s"))
+            return
+        self._jobs[job.row_id(0)] = job
+        self._job_began.set()
+        self._spawn(self._deliver(job))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _deliver(self, job: Job) -> None:
+        if self._courier is None:
+            raise AssertionError("jobs begin after the start")
+        with structlog.contextvars.bound_contextvars(request_id=str(job.request_id), attempt=job.attempt):
+            log.info("job_started", images=job.params.num_images, steps=job.params.num_inference_steps)
+            try:
+                await self._courier.deliver(job)
+            finally:
+                del self._jobs[job.row_id(0)]
+                self._wake()
+
+    def _wake(self) -> None:
+        if self._intake:
+            self._intake.wake()
+
+    # ── The engine ─────────────────────────────────────────────────────────────────────────────
+
+    def _on_event(self, event: Event) -> None:
+        request = event.row_id.rsplit("/", 1)[0]
+        job = self._jobs.get(f"{request}/0")
+        drawing = job.drawings.get(event.row_id) if job else None
+        if drawing is None:
+            return  # of a job that has ended
+        match event:
+            case Progress(step=step, steps=steps):
+                drawing.step, drawing.steps = step, steps
+            case Preview(jpeg=jpeg):
+                drawing.preview = base64.b64encode(jpeg).decode()
+            case Finished():
+                drawing.step = drawing.steps
+                _resolve(drawing, event)
+            case Failed(error=error, retryable=retryable):
+                _resolve(drawing, EngineFailed(error) if retryable else InvalidInput(error))
+            case Cancelled():
+                _resolve(drawing, Dropped("cancelled"))
+        if drawing.done.done():
+            self._wake()
+
+    def _on_engine_lost(self, reason: str) -> None:
+        self._breaker.failure("engine", reason)
+        for job in self._jobs.values():
+            job.engine_lost(reason)
+        if self._engine.failure:
+            self.stop()
+        self._wake()
+
+    # ── Heartbeats ─────────────────────────────────────────────────────────────────────────────
+
+    async def _beat_forever(self) -> None:
+        while True:
+            if self._gateway is not None:
+                await self._beat(self._gateway)
+            busy = bool(self._jobs) or self._gateway is None
+            interval = self._settings.heartbeat_interval if busy else self._settings.heartbeat_idle
+            # A job that begins while idle must not wait for its first heartbeat.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._job_began.wait(), interval)
+                await asyncio.sleep(self._settings.heartbeat_interval)
+            self._job_began.clear()
+
+    async def _beat(self, gateway: Gateway) -> None:
+        rows = [row for job in self._jobs.values() for row in job.heartbeat_rows()]
+        in_hand = sum(job.rows_in_engine for job in self._jobs.values())
+        free = max(0, self._batch_size - in_hand) if self.state is WorkerState.READY else 0
+        beat = Heartbeat(worker_id=self.worker_id, state=self.state, free=free, rows=rows)
+        try:
+            answers = await gateway.heartbeat(beat)
+        except (GatewayUnavailable, GatewayRefused) as error:
+            log.warning("heartbeat_not_delivered", error=error)
+            return
+        for answer in answers:
+            self._obey(answer)
+
+    def _obey(self, answer: HeartbeatAnswer) -> None:
+        for job in [j for j in self._jobs.values() if j.request_id == answer.request_id]:
+            if answer.cancel or answer.lost:
+                job.interrupt(Dropped("cancelled" if answer.cancel else "another attempt has it"))
+                for row_id in job.drawings:
+                    self._engine.cancel(row_id)
+            for row_id, drawing in job.drawings.items():
+                if drawing.watched != answer.watch and not drawing.done.done():
+                    drawing.watched = answer.watch
+                    self._engine.watch(row_id, answer.watch)
+
+
+def _resolve(drawing: Drawing, result: Finished | Exception) -> None:
+    if drawing.done.done():
+        return
+    if isinstance(result, Exception):
+        drawing.done.set_exception(result)
+    else:
+        drawing.done.set_result(result)
