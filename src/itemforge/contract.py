@@ -75,6 +75,8 @@ class Scheduler(StrEnum):
 def _without_nul(text: str) -> str:
     if "\x00" in text:
         raise ValueError("must not contain NUL characters; remove them")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("must be valid Unicode text; remove the lone surrogates")
     return text
 
 

@@ -10,15 +10,10 @@ from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import quote
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from itemforge.errors import ConfigurationError
-
-
-def _named(name: str) -> AliasChoices:
-    """The variable's own name, and the field's Python name for constructor calls."""
-    return AliasChoices(name, name.removeprefix("ITEMFORGE_").lower())
 
 
 class LogSettings(BaseSettings):
@@ -55,27 +50,25 @@ class BrokerSettings(LogSettings):
 
     amqp_url_setting: SecretStr | None = Field(
         default=None,
-        validation_alias=_named("ITEMFORGE_AMQP_URL"),
+        validation_alias="ITEMFORGE_AMQP_URL",
         description="amqp:// or amqps:// address; wins over the RABBITMQ_ parts",
     )
     rabbitmq_host: str | None = Field(
-        default=None, validation_alias=_named("RABBITMQ_HOST"), description="RabbitMQ host"
+        default=None, validation_alias="RABBITMQ_HOST", description="RabbitMQ host"
     )
-    rabbitmq_port: int = Field(
-        default=5672, validation_alias=_named("RABBITMQ_PORT"), description="RabbitMQ port"
-    )
+    rabbitmq_port: int = Field(default=5672, validation_alias="RABBITMQ_PORT", description="RabbitMQ port")
     rabbitmq_user: str = Field(
         default="guest",
-        validation_alias=AliasChoices("RABBITMQ_DEFAULT_USER", "rabbitmq_user"),
+        validation_alias="RABBITMQ_DEFAULT_USER",
         description="RabbitMQ user",
     )
     rabbitmq_pass: SecretStr = Field(
         default=SecretStr("guest"),  # RabbitMQ's own default; it only works from loopback
-        validation_alias=AliasChoices("RABBITMQ_DEFAULT_PASS", "rabbitmq_pass"),
+        validation_alias="RABBITMQ_DEFAULT_PASS",
         description="RabbitMQ password",
     )
     rabbitmq_vhost: str = Field(
-        default="/", validation_alias=_named("RABBITMQ_VHOST"), description="RabbitMQ virtual host"
+        default="/", validation_alias="RABBITMQ_VHOST", description="RabbitMQ virtual host"
     )
     publish_timeout: float = Field(default=10.0, gt=0, description="seconds to wait for the broker's confirm")
     amqp_heartbeat: int = Field(default=30, ge=1, description="AMQP heartbeat in seconds")
@@ -119,23 +112,23 @@ class StorageSettings(LogSettings):
 
     storage_url_setting: str | None = Field(
         default=None,
-        validation_alias=_named("ITEMFORGE_STORAGE_URL"),
+        validation_alias="ITEMFORGE_STORAGE_URL",
         description="gs://bucket/prefix or file:///folder",
     )
     gcs_bucket_name: str | None = Field(
         default=None,
-        validation_alias=_named("GCS_BUCKET_NAME"),
+        validation_alias="GCS_BUCKET_NAME",
         description="bucket; alone it means gs://bucket",
     )
     google_application_credentials: Path | None = Field(
         default=None,
-        validation_alias=_named("GOOGLE_APPLICATION_CREDENTIALS"),
+        validation_alias="GOOGLE_APPLICATION_CREDENTIALS",
         description="service-account key; else gcs-key.json or gcs_key.json in the working directory "
         "or at home, else the machine's own credentials",
     )
     storage_emulator_host: str | None = Field(
         default=None,
-        validation_alias=_named("STORAGE_EMULATOR_HOST"),
+        validation_alias="STORAGE_EMULATOR_HOST",
         description="address of a GCS emulator (tests)",
     )
     storage_public_url: str | None = Field(
@@ -161,7 +154,7 @@ class GatewaySettings(BrokerSettings, StorageSettings):
     port: int = Field(default=8000, ge=0, le=65535, description="port; 0 takes a free one")
     database_url_setting: SecretStr | None = Field(
         default=None,
-        validation_alias=_named("DATABASE_URL"),
+        validation_alias="DATABASE_URL",
         description="postgresql://… or sqlite:///…; default a SQLite file at home",
     )
     admin_key: SecretStr | None = Field(
@@ -238,7 +231,7 @@ class WorkerSettings(BrokerSettings, StorageSettings, EngineSettings):
 
     api_gateway_url: str = Field(
         default="http://127.0.0.1:8000",
-        validation_alias=_named("API_GATEWAY_URL"),
+        validation_alias="API_GATEWAY_URL",
         description="the gateway's address",
     )
     api_key: SecretStr | None = Field(default=None, description="key for the gateway")
@@ -278,7 +271,7 @@ class ClientSettings(LogSettings):
 
     api_gateway_url: str = Field(
         default="http://127.0.0.1:8000",
-        validation_alias=_named("API_GATEWAY_URL"),
+        validation_alias="API_GATEWAY_URL",
         description="the gateway's address",
     )
     api_key: SecretStr | None = Field(default=None, description="key for the gateway")

@@ -10,6 +10,7 @@ import pika
 import pytest
 from yarl import URL
 
+from itemforge.broker import amqp_consumer, amqp_link
 from itemforge.broker.amqp_consumer import RabbitConsumer
 from itemforge.broker.face import Consumer, Delivery
 from itemforge.broker.opening import open_broker
@@ -221,6 +222,23 @@ async def test_a_consumer_that_the_broker_forgot_is_noticed_and_rebuilt(amqp_vho
         await consumer._cancel()  # behind its back
         await broker.publish(QUEUE, b"waits")
         assert (await take(consumer)).body == b"waits"
+
+
+async def test_a_consumer_behind_a_dead_network_is_noticed_and_rebuilt(
+    amqp_vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(amqp_consumer, "CALL_TIMEOUT", 0.2)
+    monkeypatch.setattr(amqp_link, "CLOSE_TIMEOUT", 0.2)
+    async with Proxy(URL(amqp_vhost.url).port or 5672).running() as proxy:
+        through = str(URL(amqp_vhost.url).with_port(proxy.port))
+        async with running(amqp_vhost.url) as publisher, running(through, stall_after=0.4) as broker:
+            consumer = broker.consume(1)
+            await eventually(lambda: consumer.ready)
+            proxy.freeze()
+            await publisher.publish(QUEUE, b"waits")
+            await eventually(lambda: not consumer.ready, why="the watchdog hears no answer")
+            proxy.thaw()
+            assert (await take(consumer)).body == b"waits"
 
 
 async def test_a_quiet_consumer_is_left_alone(amqp_vhost: Vhost) -> None:

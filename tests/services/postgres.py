@@ -98,7 +98,7 @@ class PostgresCluster(PostgresServer):
         settings = {
             "port": self.port,
             "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": self.directory,
+            "unix_socket_directories": "",
             "fsync": "off",
             "full_page_writes": "off",
             "synchronous_commit": "off",
@@ -136,7 +136,7 @@ class PostgresCluster(PostgresServer):
     def _initialise(self) -> None:
         initdb = [*self._as_user(), str(self._binaries / "initdb"), "--no-sync"]
         flags = ["-D", str(self.directory / "data"), "-U", "itemforge", "-A", "trust"]
-        locale = ["-E", "UTF8", "--locale=C.UTF-8"]
+        locale = ["-E", "UTF8", "--locale=C"]
         subprocess.run([*initdb, *flags, *locale], cwd=self.directory, check=True, capture_output=True)
 
     def _as_user(self) -> list[str]:

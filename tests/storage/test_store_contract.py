@@ -118,9 +118,10 @@ async def test_the_public_url_leads_to_the_bytes(store: ObjectStore, settings: S
     url = store.public_url(key)
     assert url.endswith("/generated/%C3%A4%20b%25.png")
     if url.startswith("file://"):
-        assert Path(httpx.URL(url).path).read_bytes() == PNG
+        assert await asyncio.to_thread(Path(httpx.URL(url).path).read_bytes) == PNG
         return
-    answer = httpx.get(url, trust_env=False)
+    async with httpx.AsyncClient(trust_env=False) as http:
+        answer = await http.get(url)
     assert answer.content == PNG
     assert answer.headers["Content-Type"] == "image/png"
 

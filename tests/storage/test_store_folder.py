@@ -99,13 +99,6 @@ async def test_a_disk_that_is_really_full_is_retryable(
         await store.put("a", b"x", "text/plain")
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission_is_permanent(tmp_path: Path) -> None:
-    (tmp_path / "closed").mkdir(mode=0o500)
-    with pytest.raises(PermanentError, match="write permission"):
-        FolderStore(tmp_path / "closed/objects")
-
-
 def test_a_file_in_the_folder_s_place_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "objects").write_text("not a folder")
     with pytest.raises(PermanentError, match="object folder"):

@@ -7,6 +7,7 @@ succeed elsewhere; anything else is drawn at once, as a flat picture whose colou
 import os
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -22,8 +23,7 @@ SIDE = 64
 class FakeEngine:
     """Steps all rows together, as the real one does."""
 
-    native_size = (SIDE, SIDE)
-    base = BASE
+    model = SimpleNamespace(base=BASE, width=SIDE, height=SIDE)
 
     def __init__(self, batch_size: int, on_stage: Callable[[str, float], None]) -> None:
         self.batch_size = batch_size
@@ -108,6 +108,10 @@ def load(settings: EngineSettings, on_stage: Callable[[str, float], None]) -> Fa
 
 def load_broken(settings: EngineSettings, on_stage: Callable[[str, float], None]) -> FakeEngine:
     raise ModelError("there is no model here; put one there")
+
+
+def load_crashing(settings: EngineSettings, on_stage: Callable[[str, float], None]) -> FakeEngine:
+    raise RuntimeError("the device is on fire")
 
 
 def load_slowly(settings: EngineSettings, on_stage: Callable[[str, float], None]) -> FakeEngine:

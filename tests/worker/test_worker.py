@@ -9,8 +9,8 @@ from io import BytesIO
 import pytest
 from fake_engine import pixels_of
 from PIL import Image
+from worker_system import System
 
-from conftest import System  # type: ignore[attr-defined]
 from itemforge.contract import DEAD_QUEUE, QUEUE
 from itemforge.errors import ModelError
 from itemforge.imaging.png import read_recipe
@@ -142,6 +142,12 @@ async def test_a_model_that_cannot_be_used_ends_the_worker_with_its_reason(claim
     worker = claims.worker("fake_engine:load_broken")
     with pytest.raises(ModelError, match="put one there"):
         await asyncio.wait_for(worker.run(), 30)
+
+
+async def test_an_engine_that_never_starts_is_given_up_with_the_reason(claims: System) -> None:
+    worker = claims.worker("fake_engine:load_crashing")
+    with pytest.raises(ModelError, match=r"5 times.*the device is on fire"):
+        await asyncio.wait_for(worker.run(), 60)
 
 
 async def test_stopping_while_the_engine_warms_up_ends_at_once(claims: System) -> None:

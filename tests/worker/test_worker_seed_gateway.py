@@ -3,8 +3,8 @@
 import uuid
 
 import pytest
+from worker_system import System
 
-from conftest import System  # type: ignore[attr-defined]
 from itemforge.contract import DEAD_QUEUE
 from polling import eventually
 

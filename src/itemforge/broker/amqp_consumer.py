@@ -19,7 +19,14 @@ CALL_TIMEOUT = 5.0
 
 
 #: Headers that brokers add: they are no part of what was published, and must not be published again.
-_BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count", "x-opt-")
+_BROKERS_OWN = (
+    "x-death",
+    "x-first-death-",
+    "x-last-death-",
+    "x-delivery-count",
+    "x-acquired-count",
+    "x-opt-",
+)
 
 
 def readable_headers(raw: object) -> Headers:

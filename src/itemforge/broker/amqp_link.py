@@ -113,7 +113,8 @@ class Link:
             if self._last:
                 return
             pause = self._pause(failures)
-            log.warning("broker_lost", link=self._name, reason=reason, retry_in_s=round(pause, 1))
+            event = "broker_unreachable" if failures else "broker_lost"
+            log.warning(event, link=self._name, reason=reason, retry_in_s=round(pause, 1))
             await asyncio.sleep(pause)
 
     def _pause(self, failures: int) -> float:

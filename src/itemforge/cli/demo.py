@@ -43,16 +43,17 @@ def demo(
     began = time.monotonic()
     console = Console(highlight=False)
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="itemforge-demo-") as home:
-        with _system(Path(home), out / "itemforge.log") as url, Client(url) as client:
-            console.print(f"the embedded system answers at {url}", soft_wrap=True)
-            requests = [
-                client.submit(
-                    prompt, num_inference_steps=STEPS, guidance_scale=GUIDANCE, seed=str(SEED + i)
-                )
-                for i, prompt in enumerate(PROMPTS)
-            ]
-            paths = _collect(client, requests, out, console, began)
+    with (
+        tempfile.TemporaryDirectory(prefix="itemforge-demo-") as home,
+        _system(Path(home), out / "itemforge.log") as url,
+        Client(url) as client,
+    ):
+        console.print(f"the embedded system answers at {url}", soft_wrap=True)
+        requests = [
+            client.submit(prompt, num_inference_steps=STEPS, guidance_scale=GUIDANCE, seed=str(SEED + i))
+            for i, prompt in enumerate(PROMPTS)
+        ]
+        paths = _collect(client, requests, out, console, began)
     sheet = _sheet(paths, out)
     for path in (*paths, sheet):
         console.print(str(path), soft_wrap=True)
@@ -63,13 +64,20 @@ def _collect(
 ) -> list[Path]:
     """Write each picture as it is done; progress is a bar on a terminal and plain lines elsewhere."""
     paths: dict[str, Path] = {}
-    columns = (TextColumn("{task.description:<16}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description:<16}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+    )
     deadline = time.monotonic() + _END
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         tasks = {r.id: bars.add_task(r.prompt, total=STEPS) for r in requests}
         while len(paths) < len(requests):
             if time.monotonic() > deadline:
-                raise ItemForgeError(f"the pictures were not done within {_END:.0f} s; see {out}/itemforge.log")
+                raise ItemForgeError(
+                    f"the pictures were not done within {_END:.0f} s; see {out}/itemforge.log"
+                )
             for n, request in enumerate(requests):
                 if request.id in paths:
                     continue
@@ -81,8 +89,11 @@ def _collect(
                     path.write_bytes(client.image(request.id))
                     paths[request.id] = path
                     bars.update(tasks[request.id], completed=STEPS)
-                    _tell(console, f"{len(paths)} of {len(requests)}: {request.prompt} "
-                          f"({time.monotonic() - began:.1f} s after the start)")
+                    _tell(
+                        console,
+                        f"{len(paths)} of {len(requests)}: {request.prompt} "
+                        f"({time.monotonic() - began:.1f} s after the start)",
+                    )
                 elif now.status.terminal:
                     raise ItemForgeError(f"{request.prompt!r} ended as {now.status}: {now.error}")
             time.sleep(0.1)
@@ -98,7 +109,9 @@ def _sheet(paths: list[Path], out: Path) -> Path:
     from itemforge.imaging.sheet import contact_sheet
 
     sheet = out / "contact-sheet.png"
-    contact_sheet([(p.read_bytes(), prompt) for p, prompt in zip(paths, PROMPTS, strict=True)], columns=3).save(sheet)
+    contact_sheet(
+        [(p.read_bytes(), prompt) for p, prompt in zip(paths, PROMPTS, strict=True)], columns=3
+    ).save(sheet)
     return sheet
 
 

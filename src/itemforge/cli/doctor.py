@@ -77,9 +77,13 @@ async def _home(worker: WorkerSettings, _: GatewaySettings) -> Finding:
     try:
         worker.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        return Finding("home", False, f"{worker.home}: {error.strerror}; set ITEMFORGE_HOME to a folder of yours")
+        return Finding(
+            "home", False, f"{worker.home}: {error.strerror}; set ITEMFORGE_HOME to a folder of yours"
+        )
     if not os.access(worker.home, os.W_OK):
-        return Finding("home", False, f"{worker.home} is not writable; set ITEMFORGE_HOME to a folder of yours")
+        return Finding(
+            "home", False, f"{worker.home} is not writable; set ITEMFORGE_HOME to a folder of yours"
+        )
     free = shutil.disk_usage(worker.home).free / 1024**3
     text = f"{worker.home}, {free:.0f} GiB free"
     if free < _FREE_GIB:
@@ -95,12 +99,16 @@ async def _device(worker: WorkerSettings, _: GatewaySettings) -> Finding:
     cuda = torch.cuda.is_available()
     if worker.device.startswith("cuda") and not cuda:
         return Finding(
-            "device", False, "ITEMFORGE_DEVICE asks for CUDA, and torch finds none: check nvidia-smi and the driver"
+            "device",
+            False,
+            "ITEMFORGE_DEVICE asks for CUDA, and torch finds none: check nvidia-smi and the driver",
         )
     if not cuda:
         return Finding("device", True, f"CPU, {os.cpu_count()} cores, torch {torch.__version__}")
     memory = torch.cuda.get_device_properties(0).total_memory / 1024**3
-    return Finding("device", True, f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB, torch {torch.__version__}")
+    return Finding(
+        "device", True, f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB, torch {torch.__version__}"
+    )
 
 
 async def _model(worker: WorkerSettings, _: GatewaySettings) -> Finding:
@@ -112,17 +120,14 @@ async def _model(worker: WorkerSettings, _: GatewaySettings) -> Finding:
 
 async def _rabbitmq(worker: WorkerSettings, _: GatewaySettings) -> Finding:
     if worker.amqp_url is None:
-        return Finding("rabbitmq", None, "not set (ITEMFORGE_AMQP_URL or RABBITMQ_HOST); itemforge up needs none")
-    from itemforge.broker.rabbitmq import RabbitBroker
+        return Finding(
+            "rabbitmq", None, "not set (ITEMFORGE_AMQP_URL or RABBITMQ_HOST); itemforge up needs none"
+        )
+    from itemforge.cli.broker import connected
     from itemforge.contract import QUEUE
 
-    broker = RabbitBroker(worker)
-    await broker.start()
-    try:
-        await broker.wait_connected(worker.publish_timeout)
+    async with connected(worker) as broker:
         return Finding("rabbitmq", True, f"connected; {await broker.depth(QUEUE)} messages wait in {QUEUE}")
-    finally:
-        await broker.close()
 
 
 async def _gateway(worker: WorkerSettings, _: GatewaySettings) -> Finding:
@@ -134,7 +139,9 @@ async def _gateway(worker: WorkerSettings, _: GatewaySettings) -> Finding:
             ready = await http.get("/readyz")
             allowed = await http.get("/v1/styles")
     except httpx.HTTPError as error:
-        return Finding("gateway", None, f"no answer at {url} ({type(error).__name__}); start one, or set API_GATEWAY_URL")
+        return Finding(
+            "gateway", None, f"no answer at {url} ({type(error).__name__}); start one, or set API_GATEWAY_URL"
+        )
     if allowed.status_code in (401, 403):
         return Finding("gateway", False, f"{url} refuses the key; set ITEMFORGE_API_KEY")
     if not ready.is_success:
@@ -144,7 +151,9 @@ async def _gateway(worker: WorkerSettings, _: GatewaySettings) -> Finding:
 
 async def _database(_: WorkerSettings, gateway: GatewaySettings) -> Finding:
     if importlib.util.find_spec("sqlalchemy") is None:
-        return Finding("database", None, "not installed here: pip install 'itemforge[gateway]' to run a gateway")
+        return Finding(
+            "database", None, "not installed here: pip install 'itemforge[gateway]' to run a gateway"
+        )
     if gateway.database_url_setting is None and not (gateway.home / "itemforge.db").exists():
         return Finding("database", None, "DATABASE_URL is not set; itemforge up makes a SQLite file at home")
     from itemforge.jobs.migrate import state

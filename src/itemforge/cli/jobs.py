@@ -61,7 +61,9 @@ def submit(
         _wait(client, generation)
         done = client.get(generation.id)
         if done.status is not Status.COMPLETED:
-            raise ItemForgeError(f"request {done.id} ended as {done.status}: {done.error or 'no reason given'}")
+            raise ItemForgeError(
+                f"request {done.id} ended as {done.status}: {done.error or 'no reason given'}"
+            )
         for n in range(len(done.images)):
             path = out if len(done.images) == 1 else out.with_name(f"{out.stem}-{n}{out.suffix}")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,13 +126,10 @@ def dead(
 
 
 async def _dead(settings: BrokerSettings, limit: int, purge: bool) -> None:
-    from itemforge.broker.rabbitmq import RabbitBroker
+    from itemforge.cli.broker import connected
 
     settings.require_amqp_url()
-    broker = RabbitBroker(settings)
-    await broker.start()
-    try:
-        await broker.wait_connected(settings.publish_timeout)
+    async with connected(settings) as broker:
         if purge:
             typer.echo(f"{await broker.purge_dead()} messages thrown away")
             return
@@ -142,5 +141,3 @@ async def _dead(settings: BrokerSettings, limit: int, purge: bool) -> None:
                 "body": letter.body[:2000].decode(errors="replace"),
             }
             typer.echo(json.dumps(line, ensure_ascii=False))
-    finally:
-        await broker.close()

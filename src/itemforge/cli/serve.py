@@ -16,7 +16,9 @@ from itemforge.telemetry.logs import setup_logs
 log = structlog.get_logger(__name__)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on (ITEMFORGE_HOST).")]
-Port = Annotated[int | None, typer.Option(help="Port; 0 takes a free one (ITEMFORGE_PORT).", min=0, max=65535)]
+Port = Annotated[
+    int | None, typer.Option(help="Port; 0 takes a free one (ITEMFORGE_PORT).", min=0, max=65535)
+]
 Home = Annotated[Path | None, typer.Option(help="Folder of models, database and pictures (ITEMFORGE_HOME).")]
 
 
@@ -47,7 +49,7 @@ async def _up(settings: GatewaySettings) -> None:
 
     listener = bind(settings.host, settings.port)
     port = listener.getsockname()[1]
-    broker = EmbeddedBroker(settings)
+    broker = EmbeddedBroker(settings.retry_scale)
     server = Server(settings, listener, broker, open_store(settings), embedded=True)
     key = settings.admin_key.get_secret_value() if settings.admin_key else None
     local = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "localhost") else settings.host  # noqa: S104  # compared, not bound

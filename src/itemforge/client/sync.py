@@ -78,9 +78,7 @@ class Client:
 
     def cancel(self, request_id: str) -> Generation:
         """Cancel a request, waiting or running."""
-        return Generation.model_validate(
-            self._call("POST", f"/v1/generations/{request_id}/cancel").json()
-        )
+        return Generation.model_validate(self._call("POST", f"/v1/generations/{request_id}/cancel").json())
 
     def image(self, request_id: str, n: int = 0) -> bytes:
         """The PNG of a completed request."""

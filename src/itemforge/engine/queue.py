@@ -7,6 +7,7 @@ shapes (picture sizes, chunk counts) take turns step by step.
 """
 
 from collections.abc import Callable, Hashable, Iterator
+from itertools import takewhile
 
 from itemforge.engine.state import RowState, Shape
 
@@ -38,10 +39,12 @@ class Queue:
 
     def remove(self, state: RowState) -> None:
         """The row is drawn, cancelled or failed."""
-        del self._states[state.row.row_id]
-        oldest = next(iter(self._states.values()), None)
-        if oldest is not None and state.lane == self._lane != oldest.lane:
+        if state.started and any(other.lane != state.lane for other in self._older(state)):
             self._passed += 1
+        del self._states[state.row.row_id]
+
+    def _older(self, state: RowState) -> Iterator[RowState]:
+        return takewhile(lambda other: other is not state, self._states.values())
 
     def choose(self, limit: Callable[[Shape], int]) -> list[RowState]:
         """The rows of the next step: one lane, one shape, at most `limit(shape)`; oldest first."""

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 import itemforge
 from itemforge.broker.face import Broker
-from itemforge.errors import ConfigurationError, DatabaseUnavailable
+from itemforge.errors import DatabaseUnavailable
 from itemforge.gateway import (
     fleet_routes,
     generations,
@@ -100,9 +100,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 gateway.db.signals.close()
                 beside.cancel()
                 await asyncio.gather(beside, return_exceptions=True)
-    except ConfigurationError as error:
-        gateway.failure = str(error)
-        raise
     finally:
         await gateway.db.close()
 

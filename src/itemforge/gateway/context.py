@@ -43,8 +43,6 @@ class Gateway:
     embedded: bool = False
     #: Set when the schema is there; until then the database counts as away.
     migrated: asyncio.Event = field(default_factory=asyncio.Event)
-    #: Why the start failed, for whoever started us: uvicorn only logs it.
-    failure: str | None = None
 
     def base_url(self, request: Request) -> str:
         """The gateway's address as this client sees it, without a slash at the end."""

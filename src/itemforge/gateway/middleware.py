@@ -1,5 +1,6 @@
 """What surrounds every answer: the contract header, the log line, the last catch, limits on bodies."""
 
+import asyncio
 import time
 
 import structlog
@@ -16,6 +17,9 @@ MAX_BODY = 64 * 1024
 #: Workers send previews and many rows at once.
 MAX_WORKER_BODY = 4 * 1024 * 1024
 _WORKER = "/v1/worker/"
+#: How much (bytes, seconds) of a body that is too long is still taken in.
+_MAX_DISCARDED = 16 * 1024 * 1024
+_DISCARD_TIME = 5.0
 
 
 class Envelope:
@@ -84,16 +88,35 @@ class BodyLimit:
 async def _read(headers: Headers, receive: Receive, limit: int) -> bytes | None:
     """The whole body, or None when it is longer than `limit`; a client that left ends it early."""
     announced = headers.get("content-length", "")
-    if announced.isdecimal() and int(announced[:20]) > limit:
-        return None
+    too_long = announced.isdecimal() and int(announced[:20]) > limit
     body = bytearray()
-    while True:
+    while not too_long:
         message = await receive()
         body += message.get("body", b"")
-        if len(body) > limit:
-            return None
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+        too_long = len(body) > limit
+        if not too_long and _is_last(message):
             return bytes(body)
+    if not body or not _is_last(message):
+        await _discard(receive)
+    return None
+
+
+async def _discard(receive: Receive) -> None:
+    """Take in some of the rest: a client that is still sending when we close never sees our answer."""
+    left = _MAX_DISCARDED
+    try:
+        async with asyncio.timeout(_DISCARD_TIME):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if _is_last(message):
+                    return
+    except TimeoutError:
+        return
+
+
+def _is_last(message: Message) -> bool:
+    return message["type"] == "http.disconnect" or not message.get("more_body", False)
 
 
 def _is_json(headers: Headers) -> bool:

@@ -35,7 +35,7 @@ async def generate(body: SeedGeneration, gateway: GatewayDep, owner: OwnerDep) -
 
 
 @router.get(
-    "/status/{request_id}", response_model_exclude_none=True, responses=documented(400, 401, 404, 503)
+    "/status/{request_id}", response_model_exclude_none=True, responses=documented(400, 401, 404, 422, 503)
 )
 async def status(request_id: str, gateway: GatewayDep, request: Request) -> SeedStatus:
     """Where a request stands; what was cancelled shows as Failed."""

@@ -66,7 +66,7 @@ async def serving(app: FastAPI, listener: socket.socket) -> AsyncIterator[str]:
     """Serve an app of `create_app` inside the block; gives its address. Closes the listener.
 
     Raises:
-        ConfigurationError: the app did not start; the text says why.
+        ConfigurationError: the database belongs to another process or a newer version.
     """
     config = uvicorn.Config(
         app,
@@ -74,27 +74,24 @@ async def serving(app: FastAPI, listener: socket.socket) -> AsyncIterator[str]:
         access_log=False,
         server_header=False,
         ws="none",
-        lifespan="on",
+        lifespan="off",  # entered below: uvicorn would turn its errors into SystemExit
         timeout_graceful_shutdown=_GRACE,
     )
     server = _Uvicorn(config)
-    running = asyncio.create_task(server.serve(sockets=[listener]))
     gateway: Gateway = app.state.gateway
-    try:
-        while not server.started:
-            if running.done():
+    with contextlib.closing(listener):
+        async with app.router.lifespan_context(app):
+            running = asyncio.create_task(server.serve(sockets=[listener]))
+            try:
+                while not server.started and not running.done():  # noqa: ASYNC110  # uvicorn has no event for it
+                    await asyncio.sleep(0.01)
+                address = _address(listener)
+                log.info("gateway_serves", address=address)
+                yield address
+            finally:
+                gateway.db.signals.close()  # event streams would keep the server waiting
+                server.should_exit = True
                 await running
-                raise ConfigurationError(gateway.failure or "the gateway did not start; its log says why")
-            await asyncio.sleep(0.01)
-        address = _address(listener)
-        log.info("gateway_serves", address=address)
-        yield address
-    finally:
-        gateway.db.signals.close()  # event streams would keep the server waiting
-        server.should_exit = True
-        with contextlib.suppress(SystemExit):
-            await asyncio.gather(running, return_exceptions=True)
-        listener.close()
 
 
 def _address(listener: socket.socket) -> str:

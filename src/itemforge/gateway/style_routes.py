@@ -24,7 +24,7 @@ async def listed(gateway: GatewayDep) -> list[StyleView]:
 @router.get(
     "/blobs/{sha256}",
     response_class=Response,
-    responses={200: {"content": {"application/octet-stream": {}}}, **documented(401, 404, 503)},
+    responses={200: {"content": {"application/octet-stream": {}}}, **documented(401, 404, 422, 503)},
 )
 async def blob(sha256: str, gateway: GatewayDep) -> Response:
     """A LoRA file by its hash."""
@@ -39,7 +39,7 @@ async def blob(sha256: str, gateway: GatewayDep) -> Response:
 @router.get(
     "/{style}/{version}.toml",
     response_class=Response,
-    responses={200: {"content": {"application/toml": {}}}, **documented(401, 404, 503)},
+    responses={200: {"content": {"application/toml": {}}}, **documented(401, 404, 422, 503)},
 )
 async def toml(style: str, version: str, gateway: GatewayDep) -> Response:
     """A style pack; `version` is a number, or `current`."""

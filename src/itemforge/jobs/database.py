@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 from sqlalchemy import event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, make_url
@@ -28,6 +29,8 @@ from itemforge.jobs.signals import Preview, Signals
 #: PostgreSQL refuses longer NOTIFY payloads (8000 bytes and more).
 NOTIFY_LIMIT = 7999
 CHANNEL = "itemforge"
+#: What the driver raises while it connects, before SQLAlchemy wraps its errors.
+RAW_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 @dataclass
@@ -127,7 +130,7 @@ def _mapped() -> Iterator[None]:
     """Turn every way in which a database can be away into DatabaseUnavailable."""
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
+    except (OperationalError, InterfaceError, PoolTimeout, OSError, *RAW_ERRORS) as error:
         raise _unavailable(error) from error
     except DBAPIError as error:
         if error.connection_invalidated or _is_shutdown(error):
@@ -166,6 +169,7 @@ def _engine(url: str) -> AsyncEngine:
     if parsed.drivername == "postgresql+asyncpg":
         return create_async_engine(
             url,
+            hide_parameters=True,  # prompts do not belong in errors and logs
             pool_pre_ping=True,
             pool_size=10,
             max_overflow=10,
@@ -178,7 +182,7 @@ def _engine(url: str) -> AsyncEngine:
 
 
 def _sqlite_engine(url: str) -> AsyncEngine:
-    engine = create_async_engine(url, connect_args={"timeout": 10})
+    engine = create_async_engine(url, hide_parameters=True, connect_args={"timeout": 10})
 
     @event.listens_for(engine.sync_engine, "connect")
     def _connect(dbapi_connection: Any, _record: object) -> None:

@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from itemforge.jobs.database import CHANNEL, Database
+from itemforge.jobs.database import CHANNEL, RAW_ERRORS, Database
 from itemforge.jobs.signals import Preview
 
 log = structlog.get_logger(__name__)
@@ -26,7 +26,7 @@ async def listen(db: Database) -> None:
     while True:
         try:
             await _listen_once(db)
-        except (OSError, SQLAlchemyError, TimeoutError, _Broken) as error:
+        except (OSError, SQLAlchemyError, _Broken, *RAW_ERRORS) as error:
             log.warning("listener_broken", reason=type(error).__name__)
         await asyncio.sleep(_PAUSE)
 

@@ -46,6 +46,8 @@ class GcsStore:
 
     def __init__(self, client: Any, bucket: str, prefix: str, public_url: str, timeout: float) -> None:
         self._client = client
+        # It asks for the bucket's properties behind our back, to put them on traces that we do not make.
+        client._bucket_metadata_cache = None
         self._bucket = client.bucket(bucket)
         self._prefix = prefix
         self._public = public_url.rstrip("/")
@@ -198,8 +200,8 @@ def _credentials(settings: StorageSettings) -> tuple[Credentials, str | None]:
     if path is not None:
         try:
             account = ServiceAccount.from_service_account_file(str(path), scopes=_SCOPES)
-        except (ValueError, OSError, GoogleAuthError) as error:
-            # The error's own text may quote the file.
+        except Exception as error:  # Google's reader raises what the file's content leads it to
+            # No cause, and not the error's text: they may quote the key.
             raise ConfigurationError(
                 f"{path} is no readable service-account key ({type(error).__name__}); download it again"
             ) from None

@@ -53,8 +53,9 @@ class Catalog:
         self._home = home
         self._clock = clock
         self._local = LocalPacks(home)
+        self._local_at = clock()
         self._tomls: dict[tuple[str, int], tuple[StylePack, bytes]] = {}
-        self._current: dict[str, tuple[float, int | None]] = {}
+        self._current: dict[str, tuple[float, int]] = {}
         self._listed: tuple[StylePack, ...] = ()
         self._listed_at: float | None = None
         self._listing = asyncio.Lock()
@@ -63,7 +64,7 @@ class Catalog:
         """The current version of every style, by id; while the store is away, as last seen."""
         async with self._listing:
             if self._listed_at is None or self._clock() - self._listed_at >= FRESH:
-                self._local = await asyncio.to_thread(LocalPacks, self._home)
+                await self._look_at_home()
                 self._listed = await self._list()
                 self._listed_at = self._clock()
         return list(self._listed)
@@ -75,6 +76,7 @@ class Catalog:
             StyleNotFound: there is none.
             StorageUnavailable: the registry cannot be read and nobody else knows the style.
         """
+        await self._look_at_home()
         style, version = split_name(name)
         if version is None and "@" not in name:
             version = await self._version(style)
@@ -103,24 +105,28 @@ class Catalog:
             return await asyncio.to_thread(file.read_bytes)
         return await self._store.get(blob_key(sha256))
 
+    async def _look_at_home(self) -> None:
+        if self._clock() - self._local_at >= FRESH:
+            self._local_at = self._clock()
+            self._local = await asyncio.to_thread(LocalPacks, self._home)
+
     async def _version(self, style: str) -> int | None:
         """The version that a bare id means: the registry's `current`, else the highest local one."""
         local = self._local.find(style)
-        at, version = self._current.get(style, (None, None))
-        if at is not None and self._clock() - at < FRESH:
-            return version
+        known = self._current.get(style)
+        if known is not None and self._clock() - known[0] < FRESH:
+            return known[1]
         try:
             version = await self._read_current(style)
         except StorageUnavailable:
-            if at is None and local is None:
+            if known is None and local is None:
                 raise
             log.warning("style_registry_away", style=style)
-            return version if at is not None else local.pack.version if local else None
+            return known[1] if known is not None else local.pack.version if local else None
         if version is None and local is not None:
             version = local.pack.version
-        if len(self._current) >= MAX_KEPT:
-            self._current.clear()
-        self._current[style] = (self._clock(), version)
+        if version is not None:
+            self._current[style] = (self._clock(), version)
         return version
 
     async def _read_current(self, style: str) -> int | None:

@@ -1,10 +1,9 @@
 """Reading and writing files whose bytes are named by their sha256."""
 
 import hashlib
-import os
-import tempfile
 from functools import lru_cache
 from pathlib import Path
+from uuid import uuid4
 
 
 def file_sha256(path: Path) -> str:
@@ -27,11 +26,9 @@ def _known(path: Path, size: int, mtime_ns: int) -> str:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file that a reader sees whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+    temporary = path.with_name(f".{uuid4().hex}.writing")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -221,8 +221,11 @@ def safetensors_header(path: Path) -> dict[str, Any]:
 def _from_card(name: str, card: Path) -> ModelFacts:
     try:
         read = _Card.model_validate(tomllib.loads(card.read_text()))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
-        raise ModelError(f"the model card {card} is not valid: {error}") from None
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ModelError(f"the model card {card} is not valid: {wrong}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ModelError(f"the model card {card} cannot be read: {error}") from None
     return ModelFacts(name, None, read.base, read.width, read.height, read.vae_scale_factor)
 
 

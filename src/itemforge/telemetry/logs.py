@@ -24,6 +24,19 @@ from itemforge.settings import LogSettings
 MASK = "***"
 #: Shorter values are too common in honest text to be replaced everywhere.
 _SHORTEST_SECRET = 6
+#: Libraries that tell their every step at `info`.
+_NOISY = [
+    "aio_pika",
+    "aiormq",
+    "alembic",
+    "asyncio",
+    "google",
+    "httpcore",
+    "httpx",
+    "PIL",
+    "urllib3",
+    "uvicorn",
+]
 _PATTERNS = (
     (re.compile(r"(://[^\s:/@\"']*:)[^\s@\"']+(?=@)"), rf"\1{MASK}"),
     (
@@ -90,7 +103,7 @@ def setup_logs(settings: LogSettings, process: str, stream: TextIO | None = None
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
-    for noisy in ("aio_pika", "aiormq", "httpx", "httpcore", "urllib3", "google", "PIL", "asyncio"):
+    for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.configure(
         processors=[

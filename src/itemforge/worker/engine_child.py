@@ -76,13 +76,21 @@ Command = Submit | Cancel | Watch
 Message = Ready | Beat | Fatal | Event
 
 
+class DrawnBy(Protocol):
+    """The base model of an engine."""
+
+    base: str
+    width: int
+    height: int
+
+
 class StepEngine(Protocol):
     """What this process needs of an engine (`engine.loop.Engine`)."""
 
-    batch_size: int
-    base: str
-    native_size: tuple[int, int]
-
+    @property
+    def model(self) -> DrawnBy: ...
+    @property
+    def batch_size(self) -> int: ...
     @property
     def busy(self) -> bool: ...
     def submit(self, row: Row) -> None: ...
@@ -111,8 +119,8 @@ def main(connection: Connection, factory: str, settings: EngineSettings) -> None
     child = _Child(connection)
     try:
         engine = find_factory(factory)(settings, child.on_stage)
-        width, height = engine.native_size
-        child.send(Ready(engine.batch_size, engine.base, width, height))
+        model = engine.model
+        child.send(Ready(engine.batch_size, model.base, model.width, model.height))
         child.longest = 0.0
         child.serve(engine)
     except (EOFError, BrokenPipeError, ConnectionResetError):

@@ -26,7 +26,8 @@ log = structlog.get_logger(__name__)
 DEFAULT_FACTORY = "itemforge.engine.loop:Engine.load"
 #: Silence is judged against this many times the longest stage.
 _LONGEST_FACTOR = 10.0
-_RESTART_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+#: Seconds before each new try after a process that never became warm; after the last one it is given up.
+_RESTART_PAUSES = (1.0, 2.0, 4.0, 8.0)
 
 
 class EngineProcess:
@@ -115,14 +116,18 @@ class EngineProcess:
             was_ready = life.info is not None
             self._life = None
             await life.end()
+            failures = 0 if was_ready else failures + 1
             if life.permanent:
                 self.failure = ModelError(reason)
-            log.error("engine_lost", error=reason, permanent=life.permanent)
+            elif failures > len(_RESTART_PAUSES):
+                self.failure = ModelError(
+                    f"the engine did not start {failures} times, the last time: {reason}"
+                )
+            log.error("engine_lost", error=reason, given_up=self.failure is not None)
             self._changed.set()
             self._on_lost(reason)
-            failures = 0 if was_ready else failures + 1
-            pause = _RESTART_PAUSES[min(failures, len(_RESTART_PAUSES) - 1)] if failures else 0.0
-            await asyncio.sleep(pause)
+            if failures and self.failure is None:
+                await asyncio.sleep(self._settings.retry_pause * _RESTART_PAUSES[failures - 1])
 
     def _receive(self, message: Message) -> None:
         if isinstance(message, Ready):

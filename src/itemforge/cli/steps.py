@@ -1,0 +1,27 @@
+"""How far a picture is: a bar on a terminal, a line at each quarter elsewhere. On standard error."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+_QUARTERS = 4
+
+
+@contextmanager
+def steps_shown(name: str, steps: int) -> Iterator[Callable[[int], None]]:
+    """Gives a function to call with the number of each step that is done."""
+    console = Console(stderr=True, highlight=False, markup=False)
+    if not console.is_terminal:
+
+        def line(step: int) -> None:
+            if step * _QUARTERS // steps > (step - 1) * _QUARTERS // steps:
+                console.print(f"{name}: step {step} of {steps}", soft_wrap=True)
+
+        yield line
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(name, total=steps)
+        yield lambda step: bar.update(task, completed=step)

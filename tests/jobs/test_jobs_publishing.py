@@ -1,0 +1,171 @@
+import asyncio
+from collections import Counter
+from uuid import UUID
+
+from databases import age, completed, new_request, reload, states
+from itemforge.contract import Heartbeat, JobMessage, Status, WorkerState
+from itemforge.jobs import claims, heartbeats, migrate, publishing, requests
+from itemforge.jobs.database import Database
+
+
+class Queue:
+    """Takes messages; `refuse` counts down messages that are not confirmed."""
+
+    def __init__(self, refuse: int = 0) -> None:
+        self.messages: list[JobMessage] = []
+        self.refuse = refuse
+
+    async def publish(self, messages: list[JobMessage]) -> list[UUID]:
+        await asyncio.sleep(0.01)
+        refused, self.refuse = messages[: self.refuse], 0
+        safe = [m for m in messages if m not in refused]
+        self.messages += safe
+        return [m.request_id for m in safe]
+
+    @property
+    def ids(self) -> list[UUID]:
+        return [m.request_id for m in self.messages]
+
+
+async def _beat(db: Database, worker: str, state: WorkerState, free: int) -> None:
+    heartbeat = Heartbeat(worker_id=worker, state=state, free=free, rows=[])
+    await heartbeats.beat(db, heartbeat, 30, lambda: 0.0)
+
+
+async def test_rows_are_published_one_owner_after_the_other_oldest_first(db: Database) -> None:
+    ann = [(await new_request(db, "ann")).id for _ in range(4)]
+    bob = [(await new_request(db, "bob")).id for _ in range(2)]
+    queue = Queue()
+    assert await publishing.publish_next(db, queue.publish, 5) == 5
+    assert queue.ids == [ann[0], bob[0], ann[1], bob[1], ann[2]]
+    assert await publishing.publish_next(db, queue.publish, 5) == 1
+    assert await publishing.publish_next(db, queue.publish, 5) == 0
+    assert queue.ids[-1] == ann[3]
+
+
+async def test_what_was_not_confirmed_is_published_again(db: Database) -> None:
+    ids = [(await new_request(db)).id for _ in range(3)]
+    queue = Queue(refuse=1)
+    assert await publishing.publish_next(db, queue.publish, 10) == 2
+    assert (await reload(db, ids[0])).published_at is None
+    assert await publishing.publish_next(db, queue.publish, 10) == 1
+    assert queue.ids == [*ids[1:], ids[0]]
+
+
+async def test_ended_and_leased_rows_are_not_published(db: Database) -> None:
+    cancelled, leased = await new_request(db), await new_request(db)
+    await requests.cancel(db, cancelled.id)
+    await claims.claim(db, "w", [leased.id], 30)
+    queue = Queue()
+    assert await publishing.publish_next(db, queue.publish, 10) == 0
+
+
+async def test_two_relays_at_once_publish_each_row_once(postgres_url: str) -> None:
+    db, other = Database(postgres_url), Database(postgres_url)
+    await migrate.upgrade(db)
+    ids = [(await new_request(db, owner)).id for owner in "abcd" for _ in range(10)]
+    queue = Queue()
+
+    async def relay(database: Database) -> int:
+        total = 0
+        while published := await publishing.publish_next(database, queue.publish, 7):
+            total += published
+        return total
+
+    totals = await asyncio.gather(relay(db), relay(other))
+    # A relay that finds all rows locked may stop early; what is left belongs to the next round.
+    totals.append(await relay(db))
+    assert sum(totals) == 40 and Counter(queue.ids) == Counter(ids)
+    await db.close()
+    await other.close()
+
+
+async def test_the_window_follows_the_live_capacity(db: Database) -> None:
+    async def size() -> int:
+        return (await publishing.window(db, 32, 30)).size
+
+    assert await size() == 32
+    await _beat(db, "a", WorkerState.READY, 20)
+    assert await size() == 40
+    await _beat(db, "b", WorkerState.READY, 10)
+    assert await size() == 60
+    await _beat(db, "b", WorkerState.DRAINING, 10)
+    assert await size() == 40
+    assert (await publishing.window(db, 32, -1)).size == 32, "silent workers hold nothing"
+
+
+async def test_the_window_counts_what_is_published_and_not_claimed(db: Database) -> None:
+    ids = [(await new_request(db)).id for _ in range(4)]
+    queue = Queue()
+    await publishing.publish_next(db, queue.publish, 3)
+    window = await publishing.window(db, 3, 30)
+    assert (window.waiting, window.unpublished, window.room) == (3, 1, 0)
+    await claims.claim(db, "w", ids[:2], 30)
+    assert (await publishing.window(db, 3, 30)).room == 2
+
+
+async def test_leases_that_ran_out_go_back_to_pending_and_live_ones_stay(db: Database) -> None:
+    silent, alive = await new_request(db), await new_request(db)
+    await claims.claim(db, "w", [silent.id], -1)
+    await claims.claim(db, "w", [alive.id], 30)
+    assert await publishing.expire_leases(db) == 1
+    assert await publishing.expire_leases(db) == 0
+    row = await reload(db, silent.id)
+    assert (row.status, row.attempt, row.charged) == (Status.PENDING, 1, 1)
+    assert await states(db, silent.id) == ["Pending", "Processing", "Pending"]
+    assert (await reload(db, alive.id)).status is Status.PROCESSING
+
+
+async def _published(db: Database, count: int, ago: float) -> list[UUID]:
+    ids = [(await new_request(db)).id for _ in range(count)]
+    await publishing.publish_next(db, Queue().publish, count)
+    for request_id in ids:
+        await age(db, request_id, "published_at", ago)
+    return ids
+
+
+async def test_an_honest_backlog_is_never_multiplied(db: Database) -> None:
+    ids = await _published(db, 10, 3600)
+    await claims.claim(db, "w", ids[:3], 30)
+    assert await publishing.republish_lost(db, 7, 900) == 0
+
+
+async def test_only_what_the_queue_lost_is_published_again(db: Database) -> None:
+    ids = await _published(db, 10, 3600)
+    for place, request_id in enumerate(ids):
+        await age(db, request_id, "published_at", 3600 - place)
+    assert await publishing.republish_lost(db, 8, 900) == 2
+    queue = Queue()
+    await publishing.publish_next(db, queue.publish, 10)
+    assert queue.ids == ids[:2]
+
+
+async def test_fresh_and_leased_rows_are_not_published_again(db: Database) -> None:
+    await _published(db, 2, 60)
+    (leased,) = await _published(db, 1, 3600)
+    await claims.claim(db, "w", [leased], 30)
+    assert await publishing.republish_lost(db, 0, 900) == 0
+
+
+async def test_a_row_that_the_original_worker_lost_is_published_again(db: Database) -> None:
+    (request_id,) = await _published(db, 1, 3600)
+    await claims.set_status(db, request_id, Status.PROCESSING, None)
+    assert await publishing.republish_lost(db, 0, 900) == 1
+    queue = Queue()
+    await publishing.publish_next(db, queue.publish, 10)
+    assert queue.ids == [request_id]
+
+
+async def test_at_an_embedded_start_every_open_row_begins_anew(db: Database) -> None:
+    waiting, running, done = await _published(db, 3, 1)
+    await claims.claim(db, "w", [running, done], 3600)
+    await claims.report(db, [completed(done)])
+    assert await publishing.reopen_all(db) == 2
+    row = await reload(db, running)
+    assert (row.status, row.leased, row.charged) == (Status.PENDING, False, 1)
+    queue = Queue()
+    assert await publishing.publish_next(db, queue.publish, 10) == 2
+    assert queue.ids == [waiting, running]
+    (answer,) = await claims.claim(db, "w", [running], 30)
+    assert (answer.outcome, answer.attempt, answer.alone) == ("claimed", 2, True)
+    assert (await reload(db, done)).status is Status.COMPLETED
