@@ -164,6 +164,18 @@ def test_names_of_the_original_code_mean_the_same_modules(ours, merger, tmp_path
     assert fingerprint(ours) == wanted
 
 
+def test_the_numbered_text_encoder_of_kohyas_layout_is_the_same_one(ours, merger, tmp_path):
+    tensors = files.kohya({}, files.random_pairs(ours.text_encoder, files.TEXT_ENDINGS, seed=3))
+    merger.apply((files.ref(files.save(tmp_path / "a.safetensors", tensors)),))
+    wanted = fingerprint(ours)
+    merger.apply(())
+    numbered = {name.replace("lora_te_", "lora_te1_"): tensor for name, tensor in tensors.items()}
+
+    merger.apply((files.ref(files.save(tmp_path / "b.safetensors", numbered)),))
+
+    assert fingerprint(ours) == wanted
+
+
 def test_a_tucker_decomposed_convolution_is_up_after_mid_after_down(ours, merger, tmp_path):
     name = "down_blocks.0.resnets.0.conv1"
     weight = ours.unet.get_submodule(name).weight

@@ -58,6 +58,13 @@ async def test_the_key_comes_in_either_header(settings: GatewaySettings) -> None
             assert answer.status_code == status, headers
 
 
+async def test_the_documentation_of_a_keyed_gateway_names_both_headers(settings: GatewaySettings) -> None:
+    async with running(_keyed(settings), headers={"X-API-Key": KEY}) as rig:
+        spec = (await rig.http.get("/openapi.json")).json()
+        assert set(spec["components"]["securitySchemes"]) == {"HTTPBearer", "APIKeyHeader"}
+        assert (await rig.http.get("/v1/stats")).status_code == 200
+
+
 async def test_pictures_are_public(settings: GatewaySettings) -> None:
     store = MemoryStore(bucket="file:///objects", objects={"generated/a.png": png()})
     async with running(_keyed(settings), store=store) as rig:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from rig import Rig, listening
+from structlog.testing import capture_logs
 
 from itemforge.settings import GatewaySettings
 
@@ -130,7 +131,9 @@ async def test_a_mistake_of_ours_is_a_problem_too_and_tells_nothing(
         raise RuntimeError("secret detail")
 
     monkeypatch.setattr(rig.gateway.catalog, "list", broken)
-    answer = await rig.http.get("/v1/styles")
+    with capture_logs() as logs:
+        answer = await rig.http.get("/v1/styles")
+    assert "request_crashed" in [line["event"] for line in logs]
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"
     assert "secret" not in answer.text

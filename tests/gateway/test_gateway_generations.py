@@ -2,6 +2,7 @@ import asyncio
 from uuid import uuid4
 
 from rig import Rig
+from structlog.testing import capture_logs
 
 from itemforge.contract import MAX_SEED
 
@@ -265,3 +266,18 @@ async def test_the_whole_way_is_told_by_one_generation(rig: Rig) -> None:
     url = f"https://store.example/generated/{body['id']}.png"
     assert (done["status"], done["image_url"]) == ("Completed", url)
     assert done["images"] == [{"n": 0, "seed": "7", "url": url, "width": 64, "height": 64}]
+
+
+async def test_the_log_tells_a_requests_life_by_its_id_and_keeps_secrets(rig: Rig) -> None:
+    with capture_logs() as logs:
+        body = await rig.submit("a secret sword")
+        await rig.draw(body["id"])
+        await rig.http.get(f"/v1/generations/{body['id']}?token=hush", headers={"X-API-Key": "hush"})
+    life = [line for line in logs if line["event"] == "request_state_changed"]
+    assert [(line["status"], line["attempt"]) for line in life] == [
+        ("Pending", 0), ("Processing", 1), ("Completed", 1)
+    ]  # fmt: skip
+    assert {line["request_id"] for line in life} == {body["id"]}
+    served = [line for line in logs if line["event"] == "request_served"][-1]
+    assert (served["request_id"], served["status"]) == (body["id"], 200)
+    assert "hush" not in str(logs) and "secret sword" not in str(logs)

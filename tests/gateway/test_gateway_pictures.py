@@ -99,6 +99,22 @@ async def test_only_pictures_are_public(settings: GatewaySettings) -> None:
             assert answer.status_code == 404 and b"secret" not in answer.content, key
 
 
+async def test_a_folder_that_the_worker_mounts_elsewhere_is_the_same_folder(
+    settings: GatewaySettings,
+) -> None:
+    async with running(settings, store=MemoryStore(bucket="file:///worker/objects")) as rig:
+        path = await _drawn(rig)
+        rig.store.bucket = "file:///gateway/objects"
+        assert (await rig.http.get(f"{path}/image")).content == png()
+
+
+async def test_a_picture_that_was_removed_from_the_store_is_404(rig: Rig) -> None:
+    path = await _drawn(rig)
+    rig.store.objects.clear()
+    answer = await rig.http.get(f"{path}/image")
+    assert answer.status_code == 404 and "not in the store any more" in answer.json()["detail"]
+
+
 async def test_a_bucket_is_not_served_by_the_gateway(rig: Rig) -> None:
     rig.store.objects["generated/a.png"] = png()
     assert (await rig.http.get("/objects/generated/a.png")).status_code == 404

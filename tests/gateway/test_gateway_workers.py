@@ -67,6 +67,12 @@ async def test_a_completed_report_without_pictures_is_a_mistake(rig: Rig) -> Non
     assert answer.status_code == 422 and answer.json()["errors"][0]["field"] == "0.images"
 
 
+async def test_a_worker_that_boasts_does_not_open_the_window_for_everything(rig: Rig) -> None:
+    beat = {"worker_id": "w", "state": "ready", "free": 10**12, "rows": []}
+    assert (await rig.http.post("/v1/worker/heartbeat", json=beat)).status_code == 200
+    assert (await rig.http.get("/v1/stats")).json()["window"] == 2048
+
+
 async def test_wrong_calls_are_422(rig: Rig) -> None:
     for path, body in (
         ("claims", {"jobs": []}),

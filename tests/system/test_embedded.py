@@ -27,6 +27,11 @@ def _ended(client: Client, request_id: str, within: float = 100.0) -> Status:
     return ended
 
 
+def _size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_prompt_becomes_a_picture_and_a_signal_ends_the_system(
     tmp_path: Path, number: signal.Signals
@@ -56,7 +61,7 @@ def test_a_prompt_becomes_a_picture_and_a_signal_ends_the_system(
 def test_killed_in_the_middle_of_a_job_and_started_again_the_job_completes(tmp_path: Path) -> None:
     arguments = ("up", "--port", "0", "--home", str(tmp_path / "home"))
     with Command(tmp_path, *arguments) as system, Client(system.address()) as client:
-        request = client.submit("a key", num_inference_steps=150, num_images=4, guidance_scale=4)
+        request = client.submit("a key", num_inference_steps=100, num_images=2, guidance_scale=4)
 
         def drawing() -> bool:
             progress = client.get(request.id).progress
@@ -67,7 +72,7 @@ def test_killed_in_the_middle_of_a_job_and_started_again_the_job_completes(tmp_p
         system.process.wait(30)
     with Command(tmp_path, *arguments) as system, Client(system.address()) as client:
         assert _ended(client, request.id) is Status.COMPLETED
-        assert len(client.get(request.id).images) == 4
+        assert len(client.get(request.id).images) == 2
         assert system.end() == 0
 
 
@@ -132,7 +137,7 @@ def test_two_demos_at_once_write_six_pictures_and_a_sheet_each(tmp_path: Path) -
         assert len(paths) == 7
         assert {path.parent.name for path in paths} == {name}
         for path in paths[:6]:
-            assert Image.open(path).size == (64, 64)
+            assert _size(path) == (64, 64)
         assert paths[6].name == "contact-sheet.png"
-        assert Image.open(paths[6]).width > 128
+        assert _size(paths[6])[0] > 3 * 64
         assert "6 of 6" in said

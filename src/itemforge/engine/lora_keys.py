@@ -74,7 +74,8 @@ class KeyTable:
             self._add(Target("unet", module), kohya | _dotted("unet", module) | _processor(module))
         for module in _weighted(text_encoder):
             old = text_name(module)
-            stems = {f"lora_te_{old.replace('.', '_')}"} | _first_text(old)
+            # Diffusers' own export to kohya's layout writes `lora_te1_`, as for models with two encoders.
+            stems = {f"lora_{te}_{old.replace('.', '_')}" for te in ("te", "te1")} | _first_text(old)
             self._add(
                 Target("text_encoder", module),
                 stems.union(*(_dotted("text_encoder", n) for n in (module, old))),

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import structlog
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.security import APIKeyHeader, HTTPBearer
 
 import itemforge
 from itemforge.broker.face import Broker
@@ -40,6 +41,8 @@ _DATABASE_PAUSE = 2.0
 #: Seconds after which a background task that crashed (a bug) starts again.
 _CRASH_PAUSE = 1.0
 
+_KEYS = (HTTPBearer(auto_error=False), APIKeyHeader(name="X-API-Key", auto_error=False))
+
 
 def create_app(
     settings: GatewaySettings,
@@ -65,6 +68,8 @@ def create_app(
         summary="From a prompt to a 2D game item in a game's own art style.",
         lifespan=_lifespan,
         redoc_url=None,
+        # Documentation only: `Access` has checked before any route is looked for.
+        dependencies=[Depends(scheme) for scheme in _KEYS] if settings.admin_key else None,
     )
     app.state.gateway = gateway
     problems.install(app)

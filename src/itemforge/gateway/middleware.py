@@ -1,6 +1,7 @@
 """What surrounds every answer: the contract header, the log line, the last catch, limits on bodies."""
 
 import asyncio
+import re
 import time
 
 import structlog
@@ -17,6 +18,7 @@ MAX_BODY = 64 * 1024
 #: Workers send previews and many rows at once.
 MAX_WORKER_BODY = 4 * 1024 * 1024
 _WORKER = "/v1/worker/"
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: How much (bytes, seconds) of a body that is too long is still taken in.
 _MAX_DISCARDED = 16 * 1024 * 1024
 _DISCARD_TIME = 5.0
@@ -56,8 +58,9 @@ class Envelope:
             # The path only: a query may hold what is nobody's business.
             level = "debug" if scope["path"].startswith((*PROBES, _WORKER)) else "info"
             took = round((time.perf_counter() - began) * 1000, 1)
+            about = {"request_id": match[0]} if (match := _UUID.search(scope["path"])) else {}
             getattr(log, level)(
-                "request_served", method=scope["method"], path=scope["path"], status=status, ms=took
+                "request_served", method=scope["method"], path=scope["path"], status=status, ms=took, **about
             )
 
 

@@ -39,12 +39,11 @@ async def image(request_id: UUID, gateway: GatewayDep, request: Request, n: Numb
     try:
         data = await original(gateway.store, row, n)
     except ObjectMissing:
-        # A worker with a store of its own: its public address is all we know.
+        # A worker with a store of its own, or the original one: its public address is all we know.
         reported = find_image(row, n)
         url = reported.url if reported else row.image_url if n == 0 else None
-        if url is None or not url.startswith(("http://", "https://")):
-            raise Refusal(404, "The picture is not in the store any more.") from None
-        if gateway.serves_objects and reported and reported.bucket == gateway.store.bucket:
+        ours = reported is not None and reported.bucket == gateway.store.bucket
+        if ours or url is None or not url.startswith(("http://", "https://")):
             raise Refusal(404, "The picture is not in the store any more.") from None
         return RedirectResponse(url, 307)
     return _sent(request, data, "image/png", _PRIVATE)

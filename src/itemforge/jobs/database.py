@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import structlog
 from sqlalchemy import event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, make_url
@@ -25,6 +26,8 @@ from sqlalchemy.schema import Table
 
 from itemforge.errors import ConfigurationError, DatabaseUnavailable
 from itemforge.jobs.signals import Preview, Signals
+
+log = structlog.get_logger(__name__)
 
 #: PostgreSQL refuses longer NOTIFY payloads (8000 bytes and more).
 NOTIFY_LIMIT = 7999
@@ -40,6 +43,8 @@ class Write:
     conn: AsyncConnection
     changed: set[UUID] = field(default_factory=set)
     relay: bool = False
+    #: What the log says once it is true: one dict of fields for each change of a request's state.
+    passed: list[dict[str, Any]] = field(default_factory=list)
 
     def insert(self, table: Table) -> "postgresql.Insert | sqlite.Insert":
         """An INSERT that knows `on_conflict_do_…`."""
@@ -88,6 +93,8 @@ class Database:
                     write = Write(conn)
                     yield write
                     await self._notify(write)
+        for fields in write.passed:
+            log.info("request_state_changed", **fields)
         for request_id in write.changed:
             self.signals.wake(request_id)
         if write.relay:

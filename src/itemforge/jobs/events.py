@@ -33,6 +33,9 @@ async def add_states(write: Write, request: Request, states: Sequence[Status]) -
                 "error": request.error if last else None,
             },
         )
+        write.passed.append(
+            {"request_id": str(request.id), "status": status.value, "attempt": request.attempt}
+        )
 
 
 async def add_progress(write: Write, request_id: UUID, image: int, step: int, steps: int) -> None:

@@ -18,6 +18,8 @@ from itemforge.jobs.tables import requests, workers
 
 #: Progress events of one image are at least so many seconds apart (a heartbeat comes once a second).
 _PROGRESS_PAUSE = 0.9
+#: No worker has more places; one that says so would open the relay's window for everything.
+_MOST_FREE = 1024
 
 
 async def beat(
@@ -83,7 +85,7 @@ async def _advance(write: Write, progress: dict[str, dict[str, Any]], row: Heart
 async def _remember(write: Write, heartbeat: Heartbeat) -> None:
     seen = {
         "state": heartbeat.state.value,
-        "free": heartbeat.free,
+        "free": min(heartbeat.free, _MOST_FREE),
         "in_hand": len(heartbeat.rows),
         "last_seen": now(),
     }
