@@ -37,7 +37,7 @@ CONTRACT_VERSION = "1"
 MAX_SEED = 2**63 - 1
 MAX_ATTEMPTS = 20  # a claim never raises `attempt` above this
 MAX_CHARGED = 5  # a row charged this often is failed at its next claim
-STATUS_ERROR_LENGTH = 2000
+STATUS_ERROR_LENGTH = 2000  # characters of a request's error
 
 
 def retry_queue(delay: str) -> str:
@@ -78,6 +78,11 @@ def _without_nul(text: str) -> str:
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError("must be valid Unicode text; remove the lone surrogates")
     return text
+
+
+def clean_text(text: str) -> str:
+    """Any text as a `Text`: what an error says may hold what no database takes."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()[:STATUS_ERROR_LENGTH]
 
 
 def _not_blank(text: str) -> str:

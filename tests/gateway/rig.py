@@ -17,7 +17,8 @@ from itemforge.contract import QUEUE, Scheduler
 from itemforge.errors import BrokerUnavailable, ObjectMissing, StyleNotFound
 from itemforge.gateway.app import create_app
 from itemforge.gateway.context import Gateway
-from itemforge.gateway.server import bind, serving
+from itemforge.gateway.listening import bind
+from itemforge.gateway.server import serving
 from itemforge.settings import GatewaySettings
 from itemforge.styles.models import ModelFacts
 from itemforge.styles.pack import Defaults, Size, StylePack

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from itemforge.cli.db import app as db_command
 from itemforge.errors import ConfigurationError
-from itemforge.gateway.server import Server, bind, serving
+from itemforge.gateway.listening import bind
+from itemforge.gateway.server import Server, serving
 
 
 def test_a_taken_port_is_one_clear_error() -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -43,31 +44,48 @@ def up(host: Host = None, port: Port = None, home: Home = None) -> None:
 
 async def _up(settings: GatewaySettings) -> None:
     from itemforge.broker.embedded import EmbeddedBroker
-    from itemforge.gateway.server import Server, bind
+    from itemforge.gateway.listening import bind
     from itemforge.storage.opening import open_store
     from itemforge.worker.service import Worker
 
     listener = bind(settings.host, settings.port)
-    port = listener.getsockname()[1]
     broker = EmbeddedBroker(settings.retry_scale)
-    server = Server(settings, listener, broker, open_store(settings), embedded=True)
-    key = settings.admin_key.get_secret_value() if settings.admin_key else None
-    local = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "localhost") else settings.host  # noqa: S104  # compared, not bound
-    worker_settings = load(
+    worker_settings = _embedded_worker(settings, listener.getsockname()[1])
+    worker = Worker(worker_settings, broker, open_store(worker_settings))
+    with _signals(worker.stop):
+        working = asyncio.create_task(worker.run())
+        # The engine's process takes longest to load; it does so while the gateway is imported and started.
+        while worker.engine_pid is None and not working.done():  # noqa: ASYNC110  # either ends it
+            await asyncio.sleep(0.01)
+        from itemforge.gateway.server import Server
+
+        try:
+            server = Server(settings, listener, broker, open_store(settings), embedded=True)
+            async with server.running() as address:
+                _say(f"ItemForge answers at {address} (API: {address}/docs); Ctrl+C ends it")
+                await working
+        finally:
+            worker.stop()
+            worker.stop()
+            await asyncio.gather(working, return_exceptions=True)
+            await broker.close()
+
+
+def _embedded_worker(settings: GatewaySettings, port: int) -> WorkerSettings:
+    """The worker speaks to its gateway over loopback, as any other worker does over the network."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared, not bound
+    host = everywhere.get(settings.host, settings.host)
+    key = settings.admin_key
+    return load(
         WorkerSettings,
         home=settings.home,
-        api_gateway_url=f"http://[{local}]:{port}" if ":" in local else f"http://{local}:{port}",
-        api_key=key,
+        api_gateway_url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}",
+        api_key=key.get_secret_value() if key else None,
         gateway_mode="claims",
+        model=settings.model,
         default_style=settings.default_style,
         storage_public_url=settings.storage_public_url,
     )
-    worker = Worker(worker_settings, broker, open_store(worker_settings))
-    async with server.running() as address:
-        typer.echo(f"ItemForge answers at {address} (API: {address}/docs); Ctrl+C ends it")
-        _flush()
-        await _until_signalled(worker.run(), worker.stop)
-    await broker.close()
 
 
 def gateway(host: Host = None, port: Port = None, home: Home = None) -> None:
@@ -80,17 +98,18 @@ def gateway(host: Host = None, port: Port = None, home: Home = None) -> None:
 
 async def _gateway(settings: GatewaySettings) -> None:
     from itemforge.broker.rabbitmq import RabbitBroker
-    from itemforge.gateway.server import Server, bind
+    from itemforge.gateway.listening import bind
+    from itemforge.gateway.server import Server
     from itemforge.storage.opening import open_store
 
     listener = bind(settings.host, settings.port)
     broker = RabbitBroker(settings)
     server = Server(settings, listener, broker, open_store(settings), embedded=False)
     stopped = asyncio.Event()
-    async with server.running() as address:
-        typer.echo(f"the gateway answers at {address} (API: {address}/docs)")
-        _flush()
-        await _until_signalled(stopped.wait(), stopped.set)
+    with _signals(stopped.set):
+        async with server.running() as address:
+            _say(f"the gateway answers at {address} (API: {address}/docs)")
+            await stopped.wait()
     await broker.close()
 
 
@@ -124,33 +143,34 @@ async def _worker(settings: WorkerSettings) -> None:
         lambda: (service.ready, {"state": service.state, "worker_id": service.worker_id}),
     )
     serving = asyncio.create_task(probes.run())
-    typer.echo(f"worker {service.worker_id}, probes at http://{settings.worker_host}:{probes.port}/readyz")
-    _flush()
+    _say(f"worker {service.worker_id}, probes at http://{settings.worker_host}:{probes.port}/readyz")
     try:
-        await _until_signalled(service.run(), service.stop)
+        with _signals(service.stop):
+            await service.run()
     finally:
         await broker.close()
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
 
 
-async def _until_signalled(work: Awaitable[object], stop: Callable[[], None]) -> None:
-    """Run `work`; SIGTERM and SIGINT call `stop`, as often as they come."""
+@contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Inside the block SIGTERM and SIGINT call `stop`, as often as they come."""
+
+    def heard(number: signal.Signals) -> None:
+        log.info("signal_received", signal=number.name)
+        stop()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _on_signal, number, stop)
+        loop.add_signal_handler(number, heard, number)
     try:
-        await work
+        yield
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
 
 
-def _on_signal(number: int, stop: Callable[[], None]) -> None:
-    log.info("signal_received", signal=signal.Signals(number).name)
-    stop()
-
-
-def _flush() -> None:
-    # Whoever started us waits for the line that says where we answer.
-    typer.get_text_stream("stdout").flush()
+def _say(line: str) -> None:
+    """At once, also into a pipe: whoever started us waits for the line that says where we answer."""
+    print(line, flush=True)  # noqa: T201  # the command line's own voice

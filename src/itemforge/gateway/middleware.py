@@ -55,8 +55,9 @@ class Envelope:
             answer = problem(500, "The gateway made a mistake; its log has the details.")
             await answer(scope, receive, enveloped)
         finally:
-            # The path only: a query may hold what is nobody's business.
-            level = "debug" if scope["path"].startswith((*PROBES, _WORKER)) else "info"
+            # The path only: a query may hold what is nobody's business. Reading and beating is no news.
+            quiet = scope["path"].startswith((*PROBES, _WORKER)) or scope["method"] in ("GET", "HEAD")
+            level = "debug" if quiet and status < 400 else "info"
             took = round((time.perf_counter() - began) * 1000, 1)
             about = {"request_id": match[0]} if (match := _UUID.search(scope["path"])) else {}
             getattr(log, level)(

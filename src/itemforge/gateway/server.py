@@ -11,7 +11,6 @@ import uvicorn
 from fastapi import FastAPI
 
 from itemforge.broker.face import Broker
-from itemforge.errors import ConfigurationError
 from itemforge.gateway.app import create_app
 from itemforge.gateway.auth import check_exposure
 from itemforge.gateway.context import Gateway
@@ -22,36 +21,8 @@ from itemforge.styles.models import describe
 
 log = structlog.get_logger(__name__)
 
-_BACKLOG = 2048
 #: Seconds that answers under way get at the end.
 _GRACE = 5
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket, so that a taken port is known before anything starts; port 0 takes a free one.
-
-    Raises:
-        ConfigurationError: the address is taken, not ours, or unknown.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ConfigurationError(f"cannot listen on {host!r}: {error.strerror}; set ITEMFORGE_HOST") from None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise ConfigurationError(
-            f"cannot listen on {host} port {port}: {error.strerror}; "
-            "choose another with --port or ITEMFORGE_PORT (0 takes a free one)"
-        ) from None
-    listener.setblocking(False)
-    return listener
 
 
 class _Uvicorn(uvicorn.Server):

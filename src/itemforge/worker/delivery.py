@@ -13,7 +13,7 @@ import stamina
 import structlog
 
 from itemforge.broker.face import Broker
-from itemforge.contract import MAX_CHARGED, Image, Report, ReportStatus, object_key
+from itemforge.contract import MAX_CHARGED, Image, Report, ReportStatus, clean_text, object_key
 from itemforge.engine.rows import Finished, Row
 from itemforge.errors import EngineFailed, ItemForgeError, ModelError, PermanentError, RetryableError
 from itemforge.imaging.png import encode_png
@@ -226,7 +226,7 @@ class Courier:
             attempt=job.attempt or 0,
             status=status,
             images=images or [],
-            error=error[:2000] if error else None,
+            error=clean_text(error) if error else None,
         )
 
     async def _persist(

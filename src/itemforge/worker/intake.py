@@ -20,6 +20,7 @@ from itemforge.contract import (
     Outcome,
     Report,
     ReportStatus,
+    clean_text,
     readable_request_id,
     retry_queue,
 )
@@ -67,7 +68,10 @@ async def send_back(broker: Broker, delivery: Delivery, tries: int, delay: str |
 
 async def bury(broker: Broker, delivery: Delivery, reason: str) -> None:
     """Copy the message to the dead queue with the reason, then acknowledge it."""
-    headers: dict[str, str | int] = {REASON_HEADER: reason[:500], ATTEMPT_HEADER: attempt_of(delivery)}
+    headers: dict[str, str | int] = {
+        REASON_HEADER: clean_text(reason)[:500],
+        ATTEMPT_HEADER: attempt_of(delivery),
+    }
     try:
         await broker.publish(DEAD_QUEUE, delivery.body, headers)
     except ItemForgeError as error:
@@ -204,7 +208,10 @@ class Intake:
         (claim,) = await self._gateway.claim([request_id])
         if claim.outcome is Outcome.CLAIMED:
             report = Report(
-                request_id=request_id, attempt=claim.attempt or 0, status=ReportStatus.FAILED, error=reason
+                request_id=request_id,
+                attempt=claim.attempt or 0,
+                status=ReportStatus.FAILED,
+                error=clean_text(reason),
             )
             await self._gateway.report(report)
 

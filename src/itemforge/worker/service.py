@@ -65,7 +65,7 @@ class Worker:
         self._courier: Courier | None = None
         self._jobs: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._job_began = asyncio.Event()
+        self._news = asyncio.Event()
         self._batch_size = 1
         self._stopping = asyncio.Event()
         self._at_once = asyncio.Event()
@@ -147,13 +147,13 @@ class Worker:
         )
         self._intake = intake
         self._consumer = self._broker.consume(self._batch_size + self._settings.upload_places)
-        self.state = WorkerState.READY
+        self._enter(WorkerState.READY)
         await intake.run(self._consumer, self._first_of(self._stopping.wait(), self._breaker.wait_open()))
         self._intake = None
 
     async def _recover(self, gateway: Gateway) -> None:
         """Probe what every job needs until all of it answers."""
-        self.state = WorkerState.PAUSED
+        self._enter(WorkerState.PAUSED)
         while not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), self._settings.breaker_probe)
@@ -172,7 +172,7 @@ class Worker:
 
     async def _drain(self) -> None:
         """Finish what the engine has begun, give the rest back."""
-        self.state = WorkerState.DRAINING
+        self._enter(WorkerState.DRAINING)
         for job in self._jobs.values():
             if not job.started:
                 job.interrupt(GivenBack("the worker stops"))
@@ -213,7 +213,7 @@ class Worker:
             self._spawn(send_back(self._broker, delivery, job.tries, delay="30s"))
             return
         self._jobs[job.row_id(0)] = job
-        self._job_began.set()
+        self._news.set()
         self._spawn(self._deliver(job))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -270,16 +270,20 @@ class Worker:
     # ── Heartbeats ─────────────────────────────────────────────────────────────────────────────
 
     async def _beat_forever(self) -> None:
+        """Every second while busy, seldom while idle, and at once when a job begins or the state changes."""
         while True:
+            await self._first_of(self._news.wait(), within=self._beat_interval())
+            self._news.clear()
             if self._gateway is not None:
                 await self._beat(self._gateway)
-            busy = bool(self._jobs) or self._gateway is None
-            interval = self._settings.heartbeat_interval if busy else self._settings.heartbeat_idle
-            # A job that begins while idle must not wait for its first heartbeat.
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._job_began.wait(), interval)
-                await asyncio.sleep(self._settings.heartbeat_interval)
-            self._job_began.clear()
+            await asyncio.sleep(self._settings.heartbeat_interval)  # so many jobs are no storm of heartbeats
+
+    def _beat_interval(self) -> float:
+        return 0.0 if self._jobs else self._settings.heartbeat_idle
+
+    def _enter(self, state: WorkerState) -> None:
+        self.state = state
+        self._news.set()
 
     async def _beat(self, gateway: Gateway) -> None:
         rows = [row for job in self._jobs.values() for row in job.heartbeat_rows()]
