@@ -7,6 +7,8 @@ import typer
 import itemforge
 from itemforge.cli import db, demo, doctor, jobs, serve
 from itemforge.cli.generate import generate
+from itemforge.settings import LogSettings, load
+from itemforge.telemetry.logs import setup_logs
 
 app = typer.Typer(
     help="ItemForge: from a prompt to a 2D game item in a game's own art style.",
@@ -28,7 +30,10 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    pass
+    # Commands that end by themselves speak for themselves; the serving ones set up their log anew.
+    settings = load(LogSettings)
+    quiet = settings if "log_level" in settings.model_fields_set else load(LogSettings, log_level="warning")
+    setup_logs(quiet, "itemforge")
 
 
 app.command()(serve.up)

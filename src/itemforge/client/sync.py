@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict
 from itemforge.contract import Status
 from itemforge.errors import GatewayRefused, GatewayUnavailable
 
+#: Seconds between tries of an event stream that gives nothing.
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
+
 
 class Progress(BaseModel):
     step: int = 0
@@ -87,15 +90,21 @@ class Client:
     def events(self, request_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Names and data of a request's events until it ends; a broken stream is taken up where it broke."""
         last: str | None = None
-        for pause in (0.2, 0.5, 1.0, 2.0, 5.0):
+        tries = 0
+        while tries < len(_PAUSES):
+            told = False
             try:
                 for event_id, name, data in self._stream(request_id, last):
-                    last = event_id or last
+                    last, tries, told = event_id or last, 0, True
                     yield name, data
                     if name == "state" and Status(data["status"]).terminal:
                         return
             except GatewayUnavailable:
-                time.sleep(pause)
+                time.sleep(_PAUSES[tries])
+            else:
+                if not told and self.get(request_id).status.terminal:
+                    return  # it ended, and its events are no longer kept
+            tries += 1
         raise GatewayUnavailable(f"the events of {request_id} broke off again and again")
 
     def _stream(self, request_id: str, last: str | None) -> Iterator[tuple[str | None, str, dict[str, Any]]]:

@@ -113,7 +113,6 @@ def setup_logs(settings: LogSettings, process: str, stream: TextIO | None = None
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
     )
 
 
