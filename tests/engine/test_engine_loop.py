@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -391,8 +392,14 @@ def test_a_picture_comes_with_what_is_needed_to_draw_it_again(starter: Model) ->
 
 
 def test_the_engine_says_how_threads_wait_before_torch_is_loaded() -> None:
-    code = "import itemforge.engine, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    code = "import itemforge.engine, os, sys; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
 
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    def said(**environment: str) -> list[str]:
+        clean = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+        command = [sys.executable, "-c", code]
+        ended = subprocess.run(command, capture_output=True, text=True, check=True, env=clean | environment)
+        return ended.stdout.split()
 
-    assert said.split() == ["passive", "False"]
+    assert said() == ["10000", "False"]
+    assert said(OMP_WAIT_POLICY="active") == ["None", "False"], "who knows better decides"
+    assert said(GOMP_SPINCOUNT="7") == ["7", "False"]

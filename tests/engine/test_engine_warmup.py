@@ -16,8 +16,19 @@ from itemforge.settings import EngineSettings
 from itemforge.styles.models import starter_dir
 
 
+def bare_starter(folder: Path) -> Path:
+    """The starter without the golden picture that ships beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in starter_dir().iterdir():
+        if part.name != "golden.png" and not (folder / part.name).exists():
+            (folder / part.name).symlink_to(part)
+    return folder
+
+
 def settings(home: Path, **changes: object) -> EngineSettings:
-    return EngineSettings(home=home, device="cpu", **changes)
+    return EngineSettings(
+        **{"home": home, "device": "cpu", "model": str(bare_starter(home / "bare"))} | changes
+    )
 
 
 def stages_of(settings: EngineSettings) -> tuple[Engine, list[str]]:
@@ -35,6 +46,13 @@ def test_a_first_start_records_the_golden_picture_and_measures(tmp_path: Path) -
     assert (tmp_path / "cache" / "golden" / f"{engine.model.base}.png").is_file()
     assert engine.batch_size == 8
     assert engine.draw(row(steps=2)).pixels.shape == (64, 64, 3)
+
+
+def test_the_starter_draws_the_golden_picture_that_ships_with_it(tmp_path: Path) -> None:
+    _, stages = stages_of(settings(tmp_path, model="starter"))
+
+    assert stages.count("decode") == 1, "the proof only"
+    assert not (tmp_path / "cache" / "golden").exists()
 
 
 def test_a_second_start_remembers_its_choice_and_draws_the_same_pixels(tmp_path: Path) -> None:
@@ -92,11 +110,7 @@ def test_a_damaged_recording_is_recorded_again(tmp_path: Path) -> None:
 
 
 def test_a_golden_picture_beside_the_model_wins(tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    model.mkdir()
-    for part in starter_dir().iterdir():
-        (model / part.name).symlink_to(part)
-    (model / "golden.png").unlink(missing_ok=True)
+    model = bare_starter(tmp_path / "model")
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(model / "golden.png")
 
     with pytest.raises(ModelError, match=str(model / "golden.png")):

@@ -81,10 +81,10 @@ async def test_only_the_newest_preview_of_an_image_is_kept(db: Database) -> None
 async def test_another_gateway_hears_commits_and_previews(postgres_url: str) -> None:
     here, there = Database(postgres_url), Database(postgres_url)
     await migrate.upgrade(here)
-    listener = asyncio.create_task(listen(there))
     request = await new_request(here)
     with there.signals.watch(request.id) as watch:
-        await watch.wait(5)  # the listener is there: it makes everybody look once
+        listener = asyncio.create_task(listen(there))
+        assert await watch.wait(10), "the listener is there: it makes everybody look once"
 
         async def relay_woken() -> bool:
             there.signals.relay.clear()
@@ -109,10 +109,10 @@ async def test_another_gateway_hears_commits_and_previews(postgres_url: str) -> 
 async def test_a_listener_whose_connection_is_cut_listens_again(postgres_url: str) -> None:
     here, there = Database(postgres_url), Database(postgres_url)
     await migrate.upgrade(here)
-    listener = asyncio.create_task(listen(there))
     request = await new_request(here)
     with there.signals.watch(request.id) as watch:
-        assert await watch.wait(5)
+        listener = asyncio.create_task(listen(there))
+        assert await watch.wait(10)
         async with here.write() as write:
             await write.conn.execute(
                 text(
