@@ -96,3 +96,29 @@ def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://u:hidden-password@h/d")
     shown = repr(load(GatewaySettings)) + str(load(GatewaySettings))
     assert "hidden" not in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ITEMFORGE_AMQP_URL", "http://u:s3cret-word@h/"),
+        ("ITEMFORGE_AMQP_URL", "amqp://"),
+        ("ITEMFORGE_AMQP_URL", "amqp://u:s3cret-word@h:port/"),
+        ("API_GATEWAY_URL", "localhost:8000"),
+        ("API_GATEWAY_URL", "http://"),
+        ("ITEMFORGE_API_KEY", "s3cret-word ö"),
+        ("ITEMFORGE_WORKER_ID", "s3cret-word" * 20),
+    ],
+)
+def test_a_wrong_value_is_named_and_not_shown(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=name) as error:
+        load(WorkerSettings)
+    assert "s3cret-word" not in str(error.value)
+
+
+def test_a_key_read_from_a_file_may_end_with_a_line_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ITEMFORGE_API_KEY", "0123456789abcdef\n")
+    key = load(WorkerSettings).api_key
+    assert key is not None
+    assert key.get_secret_value() == "0123456789abcdef"

@@ -36,6 +36,7 @@ CONTRACT_VERSION = "1"
 
 MAX_SEED = 2**63 - 1
 MAX_ATTEMPTS = 20  # a claim never raises `attempt` above this
+MAX_STEP = 1_000_000  # of progress; far above any row's steps
 MAX_CHARGED = 5  # a row charged this often is failed at its next claim
 STATUS_ERROR_LENGTH = 2000  # characters of a request's error
 
@@ -247,11 +248,11 @@ class HeartbeatRow(BaseModel):
 
     request_id: UUID
     attempt: int
-    step: int = Field(ge=0)
-    steps: int = Field(ge=0)
+    step: int = Field(ge=0, le=MAX_STEP)
+    steps: int = Field(ge=0, le=MAX_STEP)
     image: int = Field(default=0, ge=0, le=15)
-    #: A small JPEG, only while the gateway's last answer said `watch`.
-    preview: str | None = Field(default=None, max_length=8000)
+    #: A small JPEG in base64, only while the gateway's last answer said `watch`.
+    preview: str | None = Field(default=None, max_length=8000, pattern=r"^[A-Za-z0-9+/]*={0,2}$")
 
 
 class Heartbeat(BaseModel):

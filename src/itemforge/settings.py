@@ -7,13 +7,47 @@ are `SecretStr`, so they never show in a log or a traceback.
 """
 
 from pathlib import Path
-from typing import Literal, TypeVar
-from urllib.parse import quote
+from typing import Annotated, Literal, TypeVar
+from urllib.parse import quote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from itemforge.errors import ConfigurationError
+
+
+def _is_address(text: str, *schemes: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that do not close
+        return False
+
+
+def _http_address(text: str) -> str:
+    if not _is_address(text, "http", "https"):
+        raise ValueError("must be an address such as http://127.0.0.1:8000")
+    return text
+
+
+def _amqp_address(secret: SecretStr) -> SecretStr:
+    if not _is_address(secret.get_secret_value(), "amqp", "amqps"):
+        raise ValueError(
+            "must be an address such as amqp://user:password@host:5672/vhost, with %XX for special characters"
+        )
+    return secret
+
+
+def _header_text(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value().strip()
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("must be printable ASCII: it travels in an HTTP header")
+    return SecretStr(text)
+
+
+HttpAddress = Annotated[str, AfterValidator(_http_address)]
+AmqpAddress = Annotated[SecretStr, AfterValidator(_amqp_address)]
+ApiKey = Annotated[SecretStr, AfterValidator(_header_text)]
 
 
 class LogSettings(BaseSettings):
@@ -48,7 +82,7 @@ class LogSettings(BaseSettings):
 class BrokerSettings(LogSettings):
     """How to reach RabbitMQ: `ITEMFORGE_AMQP_URL`, or the parts."""
 
-    amqp_url_setting: SecretStr | None = Field(
+    amqp_url_setting: AmqpAddress | None = Field(
         default=None,
         validation_alias="ITEMFORGE_AMQP_URL",
         description="amqp:// or amqps:// address; wins over the RABBITMQ_ parts",
@@ -157,7 +191,7 @@ class GatewaySettings(BrokerSettings, StorageSettings):
         validation_alias="DATABASE_URL",
         description="postgresql://… or sqlite:///…; default a SQLite file at home",
     )
-    admin_key: SecretStr | None = Field(
+    admin_key: ApiKey | None = Field(
         default=None, description="API key; required when listening beyond loopback"
     )
     seed_routes: Literal["key", "open", "off"] = Field(
@@ -229,13 +263,15 @@ class EngineSettings(LogSettings):
 class WorkerSettings(BrokerSettings, StorageSettings, EngineSettings):
     """The inference worker."""
 
-    api_gateway_url: str = Field(
+    api_gateway_url: HttpAddress = Field(
         default="http://127.0.0.1:8000",
         validation_alias="API_GATEWAY_URL",
         description="the gateway's address",
     )
-    api_key: SecretStr | None = Field(default=None, description="key for the gateway")
-    worker_id: str | None = Field(default=None, description="default: host name and a random part")
+    api_key: ApiKey | None = Field(default=None, description="key for the gateway")
+    worker_id: str | None = Field(
+        default=None, min_length=1, max_length=200, description="default: host name and a random part"
+    )
     worker_host: str = Field(default="127.0.0.1", description="address of the worker's probes")
     worker_port: int = Field(
         default=9464, ge=0, le=65535, description="port of the worker's probes; 0 takes a free one"
@@ -269,12 +305,12 @@ class WorkerSettings(BrokerSettings, StorageSettings, EngineSettings):
 class ClientSettings(LogSettings):
     """The command line, as a client of a gateway."""
 
-    api_gateway_url: str = Field(
+    api_gateway_url: HttpAddress = Field(
         default="http://127.0.0.1:8000",
         validation_alias="API_GATEWAY_URL",
         description="the gateway's address",
     )
-    api_key: SecretStr | None = Field(default=None, description="key for the gateway")
+    api_key: ApiKey | None = Field(default=None, description="key for the gateway")
 
 
 S = TypeVar("S", bound=LogSettings)
@@ -291,6 +327,10 @@ def load(cls: type[S], **overrides: object) -> S:
     except ValidationError as error:
         wrong = "; ".join(f"{_variable(e['loc'])}: {e['msg']}" for e in error.errors())
         raise ConfigurationError(f"wrong settings: {wrong}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"the file .env cannot be read ({type(error).__name__}); it must be UTF-8 text that this user may read"
+        ) from None
 
 
 def _variable(loc: tuple[int | str, ...]) -> str:

@@ -220,6 +220,40 @@ def test_wrong_options_are_named_before_any_model_is_loaded(arguments, error, sa
         run(*arguments)
 
 
+@pytest.mark.parametrize(
+    "style", ["plain@", "plain@x", "plain@2", "plain@" + "9" * 5000, "PLAIN", "é", "../plain"]
+)
+def test_a_style_that_is_not_there_is_not_taken_for_one_that_is(style, run):
+    with pytest.raises(StyleNotFound, match="there is no style"):
+        run("a key", "--style", style)
+
+
+def test_where_a_picture_cannot_be_written_is_said_before_it_is_drawn(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_engine", lambda *_: pytest.fail("the model was loaded"))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").write_text("")
+    for out, says in (
+        ("folder", "is a folder"),
+        ("folder.png", "is a folder"),
+        ("file/item.png", "cannot be written"),
+        ("x" * 300 + ".png", "cannot be written"),
+    ):
+        with pytest.raises(InvalidInput, match=says):
+            run("a key", "--out", tmp_path / out)
+
+
+def test_like_of_a_picture_whose_pixels_are_damaged_still_draws_it(run, tmp_path):
+    run("a key", "--steps", 1, "--seed", 1, "--out", tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    pixel_data = data.index(b"IDAT")
+    damaged = data[: pixel_data + 8] + b"\xff" * 40 + data[pixel_data + 48 :]
+    (tmp_path / "a.png").write_bytes(damaged)
+    result = run("--like", tmp_path / "a.png", "--out", tmp_path / "b.png")
+    assert "a.png is damaged" in result.stderr
+    assert (tmp_path / "b.png").read_bytes() == data
+
+
 def test_a_style_of_another_base_is_refused(run, home):
     (home / "styles" / "other.toml").write_text(f'id = "other"\nversion = 1\nbase = "{"ab" * 32}"')
     with pytest.raises(InvalidStyle, match="other@1 is for the base model abab"):

@@ -1,6 +1,8 @@
 """Single-file checkpoints turn into the model that they were made from."""
 
+import json
 import shutil
+import struct
 from pathlib import Path
 
 import ldm_files as ldm
@@ -11,7 +13,16 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from itemforge.engine.checkpoint import SCHEDULER, open_checkpoint, text_config, unet_config, vae_config
+from itemforge.engine.checkpoint import (
+    SCHEDULER,
+    TEXT,
+    UNET,
+    VAE,
+    open_checkpoint,
+    text_config,
+    unet_config,
+    vae_config,
+)
 from itemforge.engine.components import Components
 from itemforge.errors import ModelError
 from itemforge.styles.models import describe, starter_dir
@@ -204,3 +215,28 @@ def test_the_tokenizer_beside_the_file_is_the_one_that_is_used(tiny, tmp_path):
     tokenizer = open_checkpoint(file).tokenizer
     assert isinstance(tokenizer, CLIPTokenizer)
     assert tokenizer("a red apple").input_ids == tiny.tokenizer("a red apple").input_ids
+
+
+def _entry(*shape: int) -> dict:
+    return {"dtype": "F32", "shape": list(shape), "data_offsets": [0, 0]}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"model.diffusion_model.a": 5},
+        {"model.diffusion_model.a": {}},
+        {f"{prefix}a": _entry(2**40) for prefix in (UNET, VAE, TEXT)},
+        {f"{prefix}a": _entry(0) for prefix in (UNET, VAE, TEXT)},
+        {f"{UNET}input_blocks.1.0.op.weight": _entry(0)}
+        | {f"{prefix}a": _entry(0) for prefix in (VAE, TEXT)},
+        [],
+    ],
+)
+def test_a_file_with_a_header_that_lies_is_a_clear_error(header, tmp_path):
+    shutil.copytree(starter_dir() / "tokenizer", tmp_path / "tokenizer")
+    text = json.dumps(header).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    with pytest.raises(ModelError, match=str(path)):
+        open_checkpoint(path)

@@ -134,6 +134,30 @@ def test_nobody_is_shown_previews_after_watching_ended(starter: Model) -> None:
     assert not any(isinstance(event, Preview) for event in run(engine))
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("no map")])
+def test_a_preview_that_fails_costs_nothing_but_itself(
+    starter: Model, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def broken(latents: torch.Tensor) -> list[bytes]:
+        raise error
+
+    engine = Engine(starter)
+    monkeypatch.setattr(engine._preview, "jpegs", broken)
+    engine.submit(row(steps=3))
+    engine.watch("a", True)
+
+    events = run(engine)
+
+    assert [event.step for event in events if isinstance(event, Progress)] == [1, 2, 3]
+    assert set(pictures(events)) == {"a"}
+    lost = RuntimeError("CUDA error: an illegal memory access was encountered")
+    monkeypatch.setattr(engine._preview, "jpegs", lambda latents: Calls(errors={0: lost})((), ()))
+    engine.submit(row(steps=3))
+    engine.watch("a", True)
+    with pytest.raises(EngineFailed, match="illegal memory access"):
+        run(engine)
+
+
 # ── Memory ──────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -118,3 +118,18 @@ def test_every_row_comes_to_its_end_and_nobody_is_passed_too_often(
         begun = [one for one in queue if one.started]
         assert len({one.lane for one in begun}) <= 1, "rows of two styles are never in the making at once"
     assert sorted(ended, key=order.__getitem__) == list(order)
+
+
+def test_a_stream_of_new_shapes_does_not_starve_an_older_one() -> None:
+    queue = Queue()
+    queue.add(state("old", width=16))
+    turns = 0
+    for n in range(20):
+        fresh = state(f"new{n}", width=24 + 8 * n)
+        queue.add(fresh)
+        if (taken := take(queue)) == ["old"]:
+            turns += 1
+        else:
+            queue.remove(next(one for one in queue if one.row.row_id == taken[0]))
+
+    assert turns >= 2, "it takes its turn though somebody new is always there"

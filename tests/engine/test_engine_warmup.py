@@ -1,6 +1,7 @@
 """What happens before an engine is ready: measuring, choosing, and the golden picture."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ from drawing import levels_apart, row
 from PIL import Image
 
 from itemforge.engine.loop import Engine
+from itemforge.engine.model import Model
 from itemforge.engine.warmup import LAYOUTS, pick_device
 from itemforge.errors import ConfigurationError, ModelError
+from itemforge.imaging.png import read_recipe
 from itemforge.settings import EngineSettings
 from itemforge.styles.models import starter_dir
 
@@ -43,7 +46,8 @@ def test_a_first_start_records_the_golden_picture_and_measures(tmp_path: Path) -
     assert stages.count("measure") == 3 * len(LAYOUTS)
     assert stages.count("decode") == 2, "the reference, and the proof"
     assert engine.model.dtype == torch.float32, "exact on the CPU"
-    assert (tmp_path / "cache" / "golden" / f"{engine.model.base}.png").is_file()
+    recorded = tmp_path / "cache" / "golden" / f"{engine.model.base}.png"
+    assert read_recipe(recorded.read_bytes()).base == engine.model.base
     assert engine.batch_size == 8
     assert engine.draw(row(steps=2)).pixels.shape == (64, 64, 3)
 
@@ -97,6 +101,36 @@ def test_a_model_that_draws_something_else_than_its_golden_picture_is_refused(tm
 
     with pytest.raises(ModelError, match="draws its golden picture wrongly in float32"):
         Engine.load(settings(tmp_path))
+
+
+def test_the_golden_picture_that_ships_is_the_starters(tmp_path: Path) -> None:
+    engine, stages = stages_of(settings(tmp_path, model="starter"))
+
+    assert stages.count("decode") == 1, "nothing is recorded where a reference ships"
+    assert not (tmp_path / "cache" / "golden").exists()
+    assert read_recipe((starter_dir() / "golden.png").read_bytes()).base == engine.model.base
+
+
+@pytest.mark.parametrize(
+    "file", ["unet/diffusion_pytorch_model-00002-of-00003.safetensors", "text_encoder/model.safetensors"]
+)
+def test_damage_that_hardly_shows_in_a_picture_is_found(tmp_path: Path, file: str) -> None:
+    model = shutil.copytree(starter_dir(), tmp_path / "model")
+    data = bytearray((model / file).read_bytes())
+    middle = len(data) // 2
+    assert any(data[middle : middle + 64])
+    data[middle : middle + 64] = bytes(64)
+    (model / file).write_bytes(data)
+
+    with pytest.raises(ModelError, match=r"not those that .*golden\.png was drawn with"):
+        Engine.load(settings(tmp_path, model=str(model)))
+
+
+def test_a_vae_of_not_a_number_is_a_clear_error(own_starter: Model) -> None:
+    own_starter.parts.vae.decoder.conv_in.weight.fill_(float("nan"))
+
+    with pytest.raises(ModelError, match="VAE of starter gives not-a-number"):
+        Engine(own_starter)
 
 
 def test_a_damaged_recording_is_recorded_again(tmp_path: Path) -> None:

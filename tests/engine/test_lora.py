@@ -299,6 +299,65 @@ def test_a_file_that_is_not_the_one_meant_is_refused(ours, merger, tmp_path):
         merger.apply((files.LoraRef(tmp_path / "gone.safetensors", "0" * 64, 1.0),))
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t, s: t.update({f"{s}.alpha": torch.ones(3)}), "do not fit"),
+        (lambda t, s: t.update({f"{s}.alpha": torch.ones(0)}), "do not fit"),
+        (lambda t, s: t.update({f"{s}.lora_up.weight": torch.ones(4, 224)}), "do not fit"),
+        (lambda t, s: t.update({f"{s}.lora_up.weight": torch.ones(4 * 224)}), "do not fit"),
+        (lambda t, s: t.update({f"{s}.lora_down.weight": torch.ones(224)}), "do not fit"),
+        (
+            lambda t, s: t.update({f"{s}.lora_down.weight": torch.ones(4, 224).to(torch.int8)}),
+            "floating point",
+        ),
+        (
+            lambda t, s: t.update({f"{s}.lora_up.weight": torch.ones(224, 4).to(torch.complex64)}),
+            "floating point",
+        ),
+    ],
+)
+def test_odd_tensors_are_a_clear_error_and_change_nothing(change, says, ours, merger, tmp_path):
+    stem = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+    tensors = {f"{stem}.lora_down.weight": torch.ones(4, 224), f"{stem}.lora_up.weight": torch.ones(224, 4)}
+    change(tensors, stem)
+    before = fingerprint(ours)
+    with pytest.raises(ModelError, match=says):
+        merger.apply((files.ref(files.save(tmp_path / "odd.safetensors", tensors)),))
+    merger.apply(())
+    assert fingerprint(ours) == before
+
+
+def test_weights_in_eight_bits_are_read(merger, ours, tmp_path):
+    pairs = files.random_pairs(ours.unet, ("to_q",), seed=1)
+    tensors = {name: t.to(torch.float8_e4m3fn) for name, t in files.diffusers(pairs, {}).items()}
+    before = fingerprint(ours)
+    merger.apply((files.ref(files.save(tmp_path / "small.safetensors", tensors)),))
+    assert fingerprint(ours) != before
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        '{"unet.lora_alpha": "x"}',
+        '{"unet.lora_alpha": [1]}',
+        '{"unet.lora_alpha": null}',
+        '{"unet.lora_alpha": NaN}',
+        '{"unet.lora_alpha": 1' + "0" * 400 + "}",
+        '{"unet.alpha_pattern": [1]}',
+        '{"unet.alpha_pattern": {"to_q": "x"}}',
+        "[" * 100_000,
+        "[1]",
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_a_clear_error(metadata, ours, merger, tmp_path):
+    tensors = files.diffusers(files.random_pairs(ours.unet, ("to_q",), seed=1), {})
+    path = tmp_path / "a.safetensors"
+    save_file(tensors, path, metadata={"lora_adapter_metadata": metadata})
+    with pytest.raises(ModelError, match="PEFT configuration"):
+        merger.apply((files.ref(path),))
+
+
 def test_pickles_and_other_files_are_refused(merger, tmp_path):
     pickled = tmp_path / "style.bin"
     torch.save({"a": torch.ones(1)}, pickled)

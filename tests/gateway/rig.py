@@ -20,6 +20,7 @@ from itemforge.gateway.context import Gateway
 from itemforge.gateway.listening import bind
 from itemforge.gateway.server import serving
 from itemforge.settings import GatewaySettings
+from itemforge.storage.keys import check_key
 from itemforge.styles.models import ModelFacts
 from itemforge.styles.pack import Defaults, Size, StylePack
 
@@ -74,7 +75,7 @@ class MemoryStore:
         self.objects[key] = data
 
     async def get(self, key: str) -> bytes:
-        if key not in self.objects:
+        if check_key(key) not in self.objects:
             raise ObjectMissing(f"no object {key}")
         return self.objects[key]
 
@@ -164,6 +165,9 @@ class Rig:
         answer = await self.http.post("/v1/worker/reports", json=[item])
         assert answer.status_code == 200, answer.text
         return int(answer.json()[0]["code"])
+
+    async def all_published(self) -> bool:
+        return bool((await self.http.get("/v1/stats")).json()["unpublished"] == 0)
 
     async def draw(self, request_id: str) -> None:
         """Be the worker: claim, upload, report."""

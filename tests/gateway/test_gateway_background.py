@@ -119,6 +119,7 @@ async def test_a_restart_on_a_lasting_queue_publishes_nothing_twice(
     async with running(settings) as rig:
         first = (await rig.submit())["id"]
         await eventually(lambda: rig.broker.ids == [first])
+        await eventually(rig.all_published)  # a stop between the two would publish it again
     async with running(settings) as rig:
         second = (await rig.submit())["id"]
         await eventually(lambda: rig.broker.ids == [second])

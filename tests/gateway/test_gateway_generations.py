@@ -143,6 +143,7 @@ async def test_a_drawn_seed_stays_the_same_when_the_request_is_repeated(rig: Rig
 
 
 async def test_put_with_an_id_of_ones_own_is_idempotent(rig: Rig) -> None:
+    await rig.submit("p")
     path = f"/v1/generations/{uuid4()}"
     first = await rig.http.put(path, json={"prompt": "p"})
     again = await rig.http.put(path, json={"prompt": "p"})

@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 
 import pytest
 from PIL import Image as PillowImage
@@ -52,8 +54,11 @@ async def test_a_thumbnail_is_small_and_made_once(rig: Rig, size: int) -> None:
 async def test_other_thumbnail_sizes_and_broken_pictures_are_refused(rig: Rig) -> None:
     path = await _drawn(rig)
     assert (await rig.http.get(f"{path}/thumbnail?size=100")).status_code == 422
-    rig.store.objects = dict.fromkeys(rig.store.objects, b"not a picture")
-    assert (await rig.http.get(f"{path}/thumbnail")).status_code == 422
+    bomb = png(1, 1).replace(struct.pack(">II", 1, 1), struct.pack(">II", 60000, 60000))
+    crc = struct.pack(">I", zlib.crc32(bomb[12:29]))
+    for broken in (b"not a picture", b"", png()[:60], bomb[:29] + crc + bomb[33:]):
+        rig.store.objects = dict.fromkeys(rig.store.objects, broken)
+        assert (await rig.http.get(f"{path}/thumbnail")).status_code == 422, broken[:40]
 
 
 async def test_a_folders_pictures_are_served_under_the_gateways_own_address(
@@ -86,6 +91,8 @@ NOT_PUBLIC = [
     "generated/secret.json",
     "generated/none.png",
     "generated/a%00.png",
+    "generated/" + "a" * 300 + ".png",
+    "generated/" + "a/" * 600 + "a.png",
 ]
 
 

@@ -1,6 +1,7 @@
 import asyncio
 from uuid import uuid4
 
+import pytest
 from rig import BASE, BLOB, Rig, picture
 
 from itemforge.contract import JobParams
@@ -67,6 +68,17 @@ async def test_a_completed_report_without_pictures_is_a_mistake(rig: Rig) -> Non
     assert answer.status_code == 422 and answer.json()["errors"][0]["field"] == "0.images"
 
 
+@pytest.mark.parametrize("key", ["../itemforge.db", "", "styles/plain/1.toml", "generated/{other}.png"])
+async def test_a_report_names_the_keys_of_its_own_request(rig: Rig, key: str) -> None:
+    body = await rig.submit()
+    await rig.claim(body["id"])
+    image = picture(body["id"], rig.store) | {"key": key.format(other=uuid4())}
+    report = {"request_id": body["id"], "attempt": 1, "status": "Completed", "images": [image]}
+    answer = await rig.http.post("/v1/worker/reports", json=[report])
+    assert answer.status_code == 422 and answer.json()["errors"][0]["field"] == "0.images.0.key"
+    assert await rig.report(body["id"]) == 200
+
+
 async def test_a_worker_that_boasts_does_not_open_the_window_for_everything(rig: Rig) -> None:
     beat = {"worker_id": "w", "state": "ready", "free": 10**12, "rows": []}
     assert (await rig.http.post("/v1/worker/heartbeat", json=beat)).status_code == 200
@@ -74,6 +86,7 @@ async def test_a_worker_that_boasts_does_not_open_the_window_for_everything(rig:
 
 
 async def test_wrong_calls_are_422(rig: Rig) -> None:
+    row = {"request_id": str(uuid4()), "attempt": 1, "step": 1, "steps": 2}
     for path, body in (
         ("claims", {"jobs": []}),
         ("claims", {"worker_id": "", "jobs": []}),
@@ -81,6 +94,12 @@ async def test_wrong_calls_are_422(rig: Rig) -> None:
         ("claims", {"worker_id": "w", "jobs": [{"request_id": str(uuid4())}] * 257}),
         ("heartbeat", {"worker_id": "w", "state": "asleep", "free": 1, "rows": []}),
         ("heartbeat", {"worker_id": "w", "state": "ready", "free": -1, "rows": []}),
+        ("heartbeat", {"worker_id": "w", "state": "ready", "free": 1, "rows": [row | {"step": 10**30}]}),
+        ("heartbeat", {"worker_id": "w", "state": "ready", "free": 1, "rows": [row | {"preview": "a\0b"}]}),
+        (
+            "heartbeat",
+            {"worker_id": "w", "state": "ready", "free": 1, "rows": [row | {"preview": "é" * 7999}]},
+        ),
         ("reports", {"request_id": str(uuid4())}),
     ):
         answer = await rig.http.post(f"/v1/worker/{path}", json=body)

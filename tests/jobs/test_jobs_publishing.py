@@ -43,6 +43,16 @@ async def test_rows_are_published_one_owner_after_the_other_oldest_first(db: Dat
     assert queue.ids[-1] == ann[3]
 
 
+async def test_a_full_window_of_one_owner_lets_the_next_one_in_first(db: Database) -> None:
+    ann = [(await new_request(db, "ann")).id for _ in range(6)]
+    queue = Queue()
+    await publishing.publish_next(db, queue.publish, 3)
+    bob = [(await new_request(db, "bob")).id for _ in range(4)]
+    for _ in range(7):  # as claims make room, one by one
+        await publishing.publish_next(db, queue.publish, 1)
+    assert queue.ids == [*ann[:3], *bob[:3], ann[3], bob[3], ann[4], ann[5]]
+
+
 async def test_what_was_not_confirmed_is_published_again(db: Database) -> None:
     ids = [(await new_request(db)).id for _ in range(3)]
     queue = Queue(refuse=1)

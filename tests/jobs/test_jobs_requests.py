@@ -42,6 +42,14 @@ async def test_the_same_id_or_key_finds_the_first_request(db: Database) -> None:
     assert await states(db, first.request.id) == ["Pending"]
 
 
+async def test_requests_without_a_key_are_told_apart_by_their_ids(db: Database) -> None:
+    first = await requests.create(db, _new())
+    assert await requests.earlier(db, first.request.owner, uuid4(), None) is None
+    second = await requests.create(db, _new())
+    again = await requests.create(db, _new(id=second.request.id))
+    assert not again.new and again.request.id == second.request.id
+
+
 async def test_keys_of_different_owners_do_not_meet(db: Database) -> None:
     first = await requests.create(db, _new(idempotency_key="k"))
     second = await requests.create(db, _new(idempotency_key="k", owner="bob"))

@@ -1,12 +1,14 @@
 """The gateway's catalog: shipped, local and published styles, read rarely and told apart by version."""
 
+import asyncio
 import hashlib
 from pathlib import Path
 
 import pytest
 
-from itemforge.errors import InvalidStyle, ObjectMissing, StorageUnavailable, StyleNotFound
-from itemforge.styles.catalog import FRESH, Catalog, blob_key, current_key, toml_key
+from itemforge.errors import InvalidStyle, ObjectMissing, PermanentError, StorageUnavailable, StyleNotFound
+from itemforge.styles import catalog as module
+from itemforge.styles.catalog import FRESH, PAUSE, Catalog, blob_key, current_key, toml_key
 
 
 class Store:
@@ -18,19 +20,25 @@ class Store:
         self.objects: dict[str, bytes] = {}
         self.calls: list[str] = []
         self.away = False
+        self.refusing = False
+        self.hanging = False
 
     async def get(self, key: str) -> bytes:
-        self._called(f"get {key}")
+        await self._called(f"get {key}")
         if key not in self.objects:
             raise ObjectMissing(key)
         return self.objects[key]
 
     async def list(self, prefix: str) -> list[str]:
-        self._called(f"list {prefix}")
+        await self._called(f"list {prefix}")
         return sorted(key for key in self.objects if key.startswith(prefix))
 
-    def _called(self, what: str) -> None:
+    async def _called(self, what: str) -> None:
         self.calls.append(what)
+        if self.hanging:
+            await asyncio.Event().wait()
+        if self.refusing:
+            raise PermanentError("the store refused access")
         if self.away:
             raise StorageUnavailable("the store is away")
 
@@ -156,6 +164,23 @@ async def test_at_a_start_without_the_store_the_shipped_styles_work(store, home)
         await catalog.get("tsuki")
 
 
+@pytest.mark.parametrize("trouble", ["away", "refusing", "hanging"])
+async def test_a_store_in_trouble_is_asked_seldom_and_holds_no_shipped_style_up(
+    trouble, store, home, clock, monkeypatch
+):
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    setattr(store, trouble, True)
+    catalog = Catalog(store, home, clock=clock)
+    for _ in range(3):
+        assert (await catalog.get("plain")).name == "plain@1"
+        assert [pack.name for pack in await catalog.list()] == ["plain@1"]
+    assert sorted(store.calls) == ["get styles/plain/current", "list styles/"]
+    setattr(store, trouble, False)
+    store.publish("plain", 2)
+    clock.now += PAUSE
+    assert [pack.name for pack in await catalog.list()] == ["plain@2"]
+
+
 async def test_broken_packs_do_not_hide_the_others(store, home, catalog):
     (home / "styles" / "bad.toml").write_text("id = ")
     store.objects[toml_key("worse", 1)] = b"\xff"
@@ -163,6 +188,8 @@ async def test_broken_packs_do_not_hide_the_others(store, home, catalog):
     store.objects[toml_key("liar", 1)] = b'id = "other"\nversion = 1'
     store.objects[current_key("liar")] = b"1"
     store.objects[current_key("odd")] = b"not a number"
+    store.publish("ahead", 1)
+    store.objects[current_key("ahead")] = b"2"
     assert [pack.name for pack in await catalog.list()] == ["plain@1"]
     with pytest.raises(InvalidStyle, match="holds the style other@1"):
         await catalog.get("liar@1")

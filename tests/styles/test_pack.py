@@ -1,5 +1,7 @@
 """A style pack's TOML: what it means, and what is said about a wrong one."""
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -152,3 +154,22 @@ def test_every_shipped_pack_is_valid_and_named_as_its_file(file):
     pack = parse(file.read_bytes())
     assert pack.id == file.stem
     assert pack.licence
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"id = 'a'\nversion = {'9' * 5000}",  # more digits than Python turns into an int
+        "id" + ".a" * 1500 + " = 1\nversion = 1",  # an id that is 1500 tables deep
+        "a" + ".a" * 30_000 + " = 1",  # half a minute in the TOML parser
+        "id = " + "[" * 900 + "]" * 900,
+        f"id = '{'x' * 60_000}'\nversion = 1",
+        "a" * 60_000 + " = 1",
+    ],
+)
+def test_a_hostile_pack_is_refused_at_once_and_in_few_words(text):
+    start = time.monotonic()
+    with pytest.raises(InvalidStyle) as said:
+        parse(text.encode())
+    assert time.monotonic() - start < 5
+    assert len(str(said.value)) < 1000

@@ -3,13 +3,17 @@
 import io
 import json
 import logging
+import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterator
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
 import structlog
 
-from itemforge.settings import GatewaySettings
+from itemforge.settings import GatewaySettings, WorkerSettings
 from itemforge.telemetry.logs import setup_logs
 
 Lines = Callable[[], list[dict[str, object]]]
@@ -19,7 +23,10 @@ Lines = Callable[[], list[dict[str, object]]]
 def stream() -> Iterator[io.StringIO]:
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
+    hooks = sys.excepthook, threading.excepthook
     yield io.StringIO()
+    logging.captureWarnings(False)
+    sys.excepthook, threading.excepthook = hooks
     root.handlers = handlers
     root.setLevel(level)
     structlog.reset_defaults()
@@ -75,3 +82,70 @@ def test_no_secret_is_shown(lines: Lines, stream: io.StringIO) -> None:
     for secret in ("k3y-of-the-admin", "quiet-p", "deadbeef01", "abcdef123456", "MIIabc"):
         assert secret not in stream.getvalue()
     assert "a=1" in stream.getvalue()
+
+
+@pytest.mark.parametrize("password", ["pass@w/ord", 'quo"ted\\pass', "pässwört-1", "with space"])
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_password_is_hidden_however_it_is_written(
+    stream: io.StringIO, password: str, log_format: str
+) -> None:
+    settings = WorkerSettings(rabbitmq_host="broker", rabbitmq_pass=password, log_format=log_format)
+    setup_logs(settings, "worker", stream)
+    log = structlog.get_logger()
+    log.warning("raw", error=f"refused {password}")
+    log.warning("quoted", error=f"refused {quote(password, safe='')} and {settings.amqp_url}")
+    log.warning("by hand", url=f"amqp://user:{password}@broker/")
+    if log_format == "json":
+        log.warning("repr", error=repr(RuntimeError(password)))
+    said = stream.getvalue()
+    assert "refused" in said
+    for form in (password, quote(password, safe=""), repr(password)[1:-1], password.split("@")[-1]):
+        assert form not in said
+        assert json.dumps(form, ensure_ascii=False)[1:-1] not in said
+
+
+def test_on_a_terminal_errors_are_plain_and_tracebacks_show_no_values(stream: io.StringIO) -> None:
+    setup_logs(WorkerSettings(log_format="console"), "worker", stream)
+
+    def fail(value: str) -> None:
+        raise ValueError("broken")
+
+    try:
+        fail("a-value-in-a-" + "local-variable")
+    except ValueError:
+        structlog.get_logger().exception("it_broke", error="no such bucket", key="generated/1.png")
+    said = stream.getvalue()
+    assert "ValueError: broken" in said
+    assert "a-value-in-a-local-variable" not in said
+    assert "error='no such bucket'" in said
+    assert "key=generated/1.png" in said
+
+
+def test_warnings_and_uncaught_exceptions_are_lines_too(lines: Lines) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(True)  # catch_warnings put the old way back
+        warnings.warn("this goes away soon", DeprecationWarning, stacklevel=1)
+    thread = threading.Thread(target=lambda: int("k3y-of-the-admin"))
+    thread.start()
+    thread.join()
+    try:
+        raise RuntimeError("the end")
+    except RuntimeError as error:
+        sys.excepthook(RuntimeError, error, error.__traceback__)
+    warning, in_thread, uncaught = lines()
+    assert "goes away soon" in str(warning["message"])
+    assert in_thread["message"] == uncaught["message"] == "uncaught_exception"
+    assert "k3y-of-the-admin" not in str(in_thread)
+    assert "the end" in str(uncaught["error"])
+
+
+def test_libraries_with_handlers_of_their_own_take_the_same_way(lines: Lines) -> None:
+    import transformers.utils.logging
+    from diffusers.utils import logging as diffusers_logging
+
+    import itemforge.engine.model  # noqa: F401  # whoever draws has imported it
+
+    transformers.utils.logging.get_logger("transformers.some.part").warning("from %s", "transformers")
+    diffusers_logging.get_logger("diffusers.some.part").warning("from diffusers")
+    assert [line["message"] for line in lines()] == ["from transformers", "from diffusers"]

@@ -1,6 +1,7 @@
 """An engine without a model: the prompt's first word says what it does. It runs in the real child process.
 
-`slow` takes its time, `hang` stops for ever, `kill` ends the process, `bad` cannot be drawn, `oom` may
+`slow` takes its time, `hang` stops for ever, `kill` ends the process,
+`break` is an error that the engine lets out, `bad` cannot be drawn, `oom` may
 succeed elsewhere; anything else is drawn at once, as a flat picture whose colour is the seed.
 """
 
@@ -38,18 +39,23 @@ class FakeEngine:
         return bool(self._rows or self._cancelled)
 
     def submit(self, row: Row) -> None:
+        if row.row_id in self._rows:
+            raise ValueError(f"row {row.row_id} is in the engine already")
         self._rows[row.row_id] = row
         self._steps[row.row_id] = 0
 
     def cancel(self, row_id: str) -> None:
-        if self._rows.pop(row_id, None):
+        if row_id in self._rows:
             self._cancelled.append(row_id)
 
     def watch(self, row_id: str, on: bool) -> None:
-        (self._watched.add if on else self._watched.discard)(row_id)
+        if row_id in self._rows:  # as the real one: of others it remembers nothing
+            (self._watched.add if on else self._watched.discard)(row_id)
 
     def step(self) -> list[Event]:
-        events: list[Event] = [Cancelled(row_id) for row_id in self._cancelled]
+        events: list[Event] = [
+            Cancelled(row_id) for row_id in self._cancelled if self._rows.pop(row_id, None)
+        ]
         self._cancelled.clear()
         for row in list(self._rows.values())[: self.batch_size]:
             events += self._step(row)
@@ -64,6 +70,8 @@ class FakeEngine:
                 time.sleep(3600)
             case "kill":
                 os._exit(9)
+            case "break":
+                raise ModelError("the engine broke on this row")
             case "bad":
                 del self._rows[row.row_id]
                 return [Failed(row.row_id, "this prompt cannot be drawn", retryable=False)]
@@ -112,6 +120,29 @@ def load_broken(settings: EngineSettings, on_stage: Callable[[str, float], None]
 
 def load_crashing(settings: EngineSettings, on_stage: Callable[[str, float], None]) -> FakeEngine:
     raise RuntimeError("the device is on fire")
+
+
+def load_once(settings: EngineSettings, on_stage: Callable[[str, float], None]) -> FakeEngine:
+    """Cannot be used when its process was lost."""
+    _first(settings, "the model was removed meanwhile")
+    return load(settings, on_stage)
+
+
+def load_then_slowly(settings: EngineSettings, on_stage: Callable[[str, float], None]) -> FakeEngine:
+    """Takes for ever to come back when its process was lost."""
+    try:
+        _first(settings, "")
+    except ModelError:
+        time.sleep(3600)
+    return load(settings, on_stage)
+
+
+def _first(settings: EngineSettings, otherwise: str) -> None:
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        (settings.home / "loaded").touch(exist_ok=False)
+    except FileExistsError:
+        raise ModelError(otherwise) from None
 
 
 def load_slowly(settings: EngineSettings, on_stage: Callable[[str, float], None]) -> FakeEngine:

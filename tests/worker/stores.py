@@ -6,7 +6,7 @@ from itemforge.errors import ObjectMissing, StorageUnavailable
 
 
 class MemoryStore:
-    """`storage.face.ObjectStore`; `broken` makes every call fail as an outage does."""
+    """`storage.face.ObjectStore`; `broken` makes every call fail as an outage does, `full` writing alone."""
 
     bucket = "memory"
 
@@ -14,6 +14,7 @@ class MemoryStore:
         self.objects: dict[str, bytes] = {}
         self.puts = 0
         self.broken = False
+        self.full = False
 
     def _check(self) -> None:
         if self.broken:
@@ -24,6 +25,8 @@ class MemoryStore:
     ) -> bool:
         self.puts += 1
         self._check()
+        if self.full:
+            raise StorageUnavailable("the store is full")
         if key in self.objects:
             return False
         self.objects[key] = data

@@ -19,6 +19,7 @@ from itemforge.worker.spool import Spool
 from polling import eventually
 
 PARAMS = JobParams(prompt="a key", seed=1)
+PNG = bytes(88) + b"IEND\xaeB`\x82"
 
 
 def test_the_breaker_opens_after_failures_in_a_row_only() -> None:
@@ -75,8 +76,8 @@ async def test_a_visitor_that_is_cancelled_at_the_gate_leaves_it_open() -> None:
 def test_the_spool_gives_back_only_what_was_asked_for_with_the_same_parameters(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool")
     request_id = uuid.uuid4()
-    spool.put(request_id, 0, PARAMS, b"png")
-    assert spool.get(request_id, 0, PARAMS) == b"png"
+    spool.put(request_id, 0, PARAMS, PNG)
+    assert spool.get(request_id, 0, PARAMS) == PNG
     assert spool.get(request_id, 1, PARAMS) is None
     assert spool.get(uuid.uuid4(), 0, PARAMS) is None
     assert spool.get(request_id, 0, PARAMS.model_copy(update={"seed": 2})) is None
@@ -85,14 +86,21 @@ def test_the_spool_gives_back_only_what_was_asked_for_with_the_same_parameters(t
 
 
 def test_the_spool_forgets_the_oldest_beyond_its_size(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, max_bytes=250)
+    spool = Spool(tmp_path, max_bytes=2 * len(PNG) + 50)
     ids = [uuid.uuid4() for _ in range(3)]
     for age, request_id in enumerate(ids):
-        spool.put(request_id, 0, PARAMS, bytes(100))
+        spool.put(request_id, 0, PARAMS, PNG)
         for file in tmp_path.glob(f"{request_id}*"):
             os.utime(file, (age + 1, age + 1))
     spool.put(uuid.uuid4(), 0, PARAMS, bytes(50))
     assert [spool.get(i, 0, PARAMS) is not None for i in ids] == [False, True, True]
+
+
+def test_a_spooled_picture_that_lost_its_end_is_drawn_again(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    request_id = uuid.uuid4()
+    spool.put(request_id, 0, PARAMS, PNG[:-1])
+    assert spool.get(request_id, 0, PARAMS) is None
 
 
 def test_a_spool_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:

@@ -170,7 +170,8 @@ def _params(prompt: str, pack: StylePack, facts: ModelFacts, given: dict[str, ob
     try:
         params = JobParams.model_validate({**defaults, **given, "prompt": pack.compose(prompt)})
     except ValidationError as error:
-        raise InvalidInput("; ".join(f"{_option(e['loc'])}: {e['msg']}" for e in error.errors())) from None
+        wrong = (f"{_option(e['loc'])}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors())
+        raise InvalidInput("; ".join(wrong)) from None
     if not all(native.min <= side <= native.max for side in (params.width or 0, params.height or 0)):
         raise InvalidInput(
             f"{params.width}x{params.height} is outside the limits of the style {pack.name}: "
@@ -187,18 +188,29 @@ def _option(loc: tuple[int | str, ...]) -> str:
 def _free(paths: list[Path], force: bool) -> list[Path]:
     """The paths, if each of them may be written."""
     for path in paths:
-        if path.suffix.lower() != ".png":
-            raise InvalidInput(f"--out {path} must end in .png")
-        if path.is_dir():
-            raise InvalidInput(f"--out {path} is a folder")
-        if path.exists() and not force:
-            try:
-                read_recipe(path.read_bytes())
-            except InvalidInput:
+        try:
+            if path.is_dir():
+                raise InvalidInput(
+                    f"--out {path} is a folder; name a file in it, such as {path / 'item.png'}"
+                )
+            if path.suffix.lower() != ".png":
+                raise InvalidInput(f"--out {path} must end in .png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() and not (force or _ours(path)):
                 raise InvalidInput(
                     f"{path} exists and was not drawn by ItemForge; choose another --out, or add --force"
-                ) from None
+                )
+        except OSError as error:
+            raise InvalidInput(f"--out {path} cannot be written: {error.strerror}") from None
     return paths
+
+
+def _ours(path: Path) -> bool:
+    try:
+        read_recipe(path.read_bytes())
+    except InvalidInput:
+        return False
+    return True
 
 
 def _engine(settings: EngineSettings, dtype: str) -> "Engine":
@@ -270,11 +282,15 @@ def _compare(like: Path, original: bytes, drawn: "Finished", recipe: Recipe) -> 
     import numpy as np
     from PIL import Image
 
-    with Image.open(BytesIO(original)) as image:
-        if image.size != (recipe.width, recipe.height):
-            typer.echo(f"{like} was resized since it was drawn, so the pixels are not compared", err=True)
-            return
-        pixels = np.asarray(image.convert("RGB"), dtype=np.int16)
+    try:
+        with Image.open(BytesIO(original)) as image:
+            if image.size != (recipe.width, recipe.height):
+                typer.echo(f"{like} was resized since it was drawn, so the pixels are not compared", err=True)
+                return
+            pixels = np.asarray(image.convert("RGB"), dtype=np.int16)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        typer.echo(f"{like} is damaged, so the pixels are not compared", err=True)
+        return
     off = np.abs(pixels - drawn.pixels)
     if not off.any():
         typer.echo(f"the same pixels as {like}", err=True)

@@ -14,10 +14,15 @@ def home_lock(home: Path) -> Iterator[None]:
     """Hold `home` for this process; the lock goes with the process, however that ends.
 
     Raises:
-        ConfigurationError: another process holds it.
+        ConfigurationError: another process holds it, or it cannot be written.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    file = os.open(home / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        file = os.open(home / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the home {home} cannot be used ({error.strerror}); set --home or ITEMFORGE_HOME to a folder of yours"
+        ) from None
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -51,7 +51,12 @@ def open_checkpoint(path: Path) -> Components:
     Raises:
         ModelError: it is no text-to-image checkpoint of SD 1.x, or something is missing.
     """
-    shapes = {name: tuple(entry["shape"]) for name, entry in safetensors_header(path).items()}
+    try:
+        with safe_open(path, framework="pt"):  # it checks every shape against the length of the file
+            entries = safetensors_header(path)
+    except (SafetensorError, OSError):
+        raise ModelError(f"{path} is no readable safetensors file; download it again") from None
+    shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
     _check_kind(path, shapes)
     tokenizer = _tokenizer(path)
     configs: dict[str, Callable[[], dict[str, Any]]] = {
@@ -70,8 +75,12 @@ def open_checkpoint(path: Path) -> Components:
             _fill(path, unet, unet_keys(unet), shapes, file.get_tensor)
             _fill(path, vae, vae_keys(vae), shapes, file.get_tensor)
             _fill(path, text_encoder, text_keys(text_encoder, shapes), shapes, file.get_tensor)
-    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
         raise ModelError(f"{path} cannot be converted: {type(error).__name__}: {error}") from error
+    except SafetensorError as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
     return Components(unet, vae, text_encoder, tokenizer, chosen["scheduler"])
 
 

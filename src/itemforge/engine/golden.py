@@ -1,11 +1,11 @@
 """The golden picture: before a worker says that it is ready, it draws a known row and compares.
 
 The reference is `golden.png` beside the model, or what this machine drew itself at its first start, in
-float32, contiguous, alone. So a dtype, memory format, driver or damaged weight file that spoils pictures
+float32, contiguous, alone. It carries its recipe, and so the sha256 of the weights that it was drawn with:
+a damage that hardly shows in one picture is found as well. So a dtype, memory format, driver or damaged weight file that spoils pictures
 is found before it spoils a customer's.
 """
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,9 @@ from PIL import Image
 
 from itemforge.contract import Scheduler
 from itemforge.engine.model import Model
-from itemforge.engine.rows import Row
-from itemforge.errors import ModelError
+from itemforge.engine.rows import Finished, Row
+from itemforge.errors import InvalidInput, ModelError
+from itemforge.imaging.png import encode_png, read_recipe
 from itemforge.styles.files import write_atomic
 
 log = structlog.get_logger(__name__)
@@ -48,16 +49,18 @@ def golden_row(model: Model) -> Row:
 
 
 def reference(
-    model: Model, home: Path, noise_device: Literal["cpu", "cuda"], draw: Callable[[], Pixels]
+    model: Model, home: Path, noise_device: Literal["cpu", "cuda"], draw: Callable[[], Finished]
 ) -> Reference:
     """The reference picture of the model; `draw` is called to record one where there is none.
 
     Noise drawn on a GPU gives another picture, which only that kind of GPU can give again.
 
     Raises:
-        ModelError: the shipped reference cannot be read, or the drawn one is not a picture.
+        ModelError: the shipped reference cannot be read or was drawn with other weights, or the drawn one
+            is not a picture.
     """
     if noise_device == "cpu" and model.golden.is_file():
+        _check_base(model)
         if (pixels := _read(model.golden, model)) is None:
             raise ModelError(
                 f"{model.golden} is not a picture of {model.width}x{model.height}; delete or replace it"
@@ -67,15 +70,13 @@ def reference(
     path = home / "cache" / "golden" / f"{model.base}{suffix}.png"
     if path.is_file() and (pixels := _read(path, model)) is not None:
         return Reference(pixels, path, recorded=False)
-    pixels = draw()
-    _check_contrast(pixels, model)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+    drawn = draw()
+    _check_contrast(drawn.pixels, model)
     try:
-        write_atomic(path, buffer.getvalue())
+        write_atomic(path, encode_png(drawn.pixels, drawn.recipe))
     except OSError as error:
         log.warning("golden_not_recorded", path=str(path), error=str(error))
-    return Reference(pixels, path, recorded=True)
+    return Reference(drawn.pixels, path, recorded=True)
 
 
 def compare(drawn: Pixels, expected: Reference, model: Model, dtype: str) -> float:
@@ -93,6 +94,19 @@ def compare(drawn: Pixels, expected: Reference, model: Model, dtype: str) -> flo
             f"the GPU and its driver, or delete {expected.path} if the reference itself is wrong"
         )
     return difference
+
+
+def _check_base(model: Model) -> None:
+    try:
+        base = read_recipe(model.golden.read_bytes()).base
+    except (InvalidInput, OSError):
+        return  # it names no weights, or is no picture; the latter is said where it is read
+    if base != model.base:
+        raise ModelError(
+            f"the files of the model {model.name} are not those that {model.golden} was drawn with (sha256 "
+            f"{model.base} instead of {base}): they are damaged, get them again; or, if they were changed "
+            "on purpose, delete that picture"
+        )
 
 
 def _check_contrast(pixels: Pixels, model: Model) -> None:

@@ -11,10 +11,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Literal
 
-import numpy as np
 import structlog
 import torch
-from numpy.typing import NDArray
 
 from itemforge.engine import failures
 from itemforge.engine.golden import compare, golden_row, reference
@@ -128,7 +126,7 @@ class Engine:
         expected = reference(self.model, settings.home, self._noise_device, self._draw_golden)
         chosen = warm_up(self.model, settings, self._on_stage)
         self._encoder.forget()  # it remembers states of another dtype
-        difference = compare(self._draw_golden(), expected, self.model, chosen.dtype)
+        difference = compare(self._draw_golden().pixels, expected, self.model, chosen.dtype)
         log.info(
             "engine_ready",
             model=self.model.name,
@@ -140,9 +138,9 @@ class Engine:
             seconds=round(time.monotonic() - start, 2),
         )
 
-    def _draw_golden(self) -> NDArray[np.uint8]:
+    def _draw_golden(self) -> Finished:
         try:
-            return self.draw(golden_row(self.model)).pixels
+            return self.draw(golden_row(self.model))
         except EngineFailed:
             raise
         except ItemForgeError as error:
@@ -250,11 +248,19 @@ class Engine:
         due = [state for state in due if self._queue.get(state.row.row_id) is state]
         if not due:
             return []
-        with self._stage("preview"):
-            latents = torch.stack([state.denoised for state in due if state.denoised is not None])
-            jpegs = self._preview.jpegs(latents)
         for state in due:
             state.previewed = now
+        try:
+            with self._stage("preview"):
+                latents = torch.stack([state.denoised for state in due if state.denoised is not None])
+                jpegs = self._preview.jpegs(latents)
+        except OSError:
+            raise  # as in `_guarded`
+        except Exception as error:  # the step is done: a look at it must not cost its events
+            if failures.sticky(error) and not failures.out_of_memory(error):
+                raise EngineFailed(f"the device failed: {error}") from error
+            log.warning("preview_failed", rows=len(due), error=failures.reason(error))
+            return []
         return [Preview(state.row.row_id, jpeg) for state, jpeg in zip(due, jpegs, strict=True)]
 
     # ── Decoding ────────────────────────────────────────────────────────────────────────────────

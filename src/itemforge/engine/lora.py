@@ -8,6 +8,7 @@ without LoRAs the weights are the base's bit for bit, and the same LoRAs always 
 
 import hashlib
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -163,22 +164,24 @@ def _factors(
     target: Target, parts: Mapping[Part, Tensor], settings: "_Settings", shape: torch.Size
 ) -> Factors:
     """Check and scale what belongs to one module, whose weight has `shape`."""
-    down, up, mid = parts["down"], parts["up"], parts.get("mid")
-    rank = down.shape[0] if down.ndim else 0
+    down, up, mid, alpha = parts["down"], parts["up"], parts.get("mid"), parts.get("alpha")
+    if not all(part.is_floating_point() for part in (down, up, mid) if part is not None):
+        raise ModelError(f"its {target.module} is not stored as floating point numbers; export it again")
+    rank = down.shape[0] if down.ndim > 1 else 0
+    middle = up.shape[1] if up.ndim > 1 else 0
     if mid is None:
-        fits = down.numel() == rank * shape[1:].numel() and up.numel() == shape[0] * rank
+        fits = middle == rank and down.numel() == rank * shape[1:].numel()
     else:
-        inside = (up.shape[1], rank) if up.ndim > 1 else ()
-        fits = tuple(mid.shape) == (*inside, *shape[2:]) and down.numel() == rank * shape[1]
-        fits = fits and up.numel() == shape[0] * up.shape[1]
-    if not rank or not fits:
+        fits = tuple(mid.shape) == (middle, rank, *shape[2:]) and down.numel() == rank * shape[1]
+    fits = fits and up.numel() == up.shape[0] * middle and up.shape[0] == shape[0]
+    if not rank or not fits or (alpha is not None and alpha.numel() != 1):
         raise ModelError(
             f"its {target.module} has the shapes {tuple(down.shape)} and {tuple(up.shape)}, which do not "
             f"fit the base model's {tuple(shape)}"
         )
-    if not all(torch.isfinite(t).all() for t in parts.values()):
+    if not all(part.float().isfinite().all() for part in parts.values()):
         raise ModelError(f"its {target.module} holds values that are not numbers")
-    scale = float(parts["alpha"]) / rank if "alpha" in parts else settings.scale(target, rank)
+    scale = settings.scale(target, rank) if alpha is None else float(alpha) / rank
     return Factors(down, up, mid, scale)
 
 
@@ -193,11 +196,17 @@ class _Settings:
     def scale(self, target: Target, rank: int) -> float:
         """alpha / rank of a module without an alpha of its own; alpha is the rank if nothing says it."""
         config = self._configs.get(target.component) or self._configs.get("") or {}
-        alpha = config.get("lora_alpha", rank)
-        for pattern, value in (config.get("alpha_pattern") or {}).items():
-            if target.module == pattern or target.module.endswith(f".{pattern}"):
-                alpha = value
-        return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
+        try:
+            alpha = config.get("lora_alpha", rank)
+            for pattern, value in (config.get("alpha_pattern") or {}).items():
+                if target.module == pattern or target.module.endswith(f".{pattern}"):
+                    alpha = value
+            scale = float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
+        except (TypeError, ValueError, AttributeError, OverflowError):
+            scale = math.nan
+        if not math.isfinite(scale):
+            raise ModelError(f"its PEFT configuration gives no alpha for {target.module}")
+        return scale
 
 
 def _settings(data: bytes, path: Path) -> _Settings:
@@ -210,7 +219,7 @@ def _settings(data: bytes, path: Path) -> _Settings:
             return _Settings(_by_component(json.loads(text)))
         if path.name == "adapter_model.safetensors" and beside.is_file():
             return _Settings({"": dict(json.loads(beside.read_bytes()))})
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError, OSError):
         raise ModelError("its PEFT configuration cannot be read") from None
     return _Settings({})
 

@@ -20,6 +20,9 @@ from itemforge.engine.checkpoint import open_checkpoint
 from itemforge.engine.components import Components
 from itemforge.errors import ModelError
 from itemforge.styles.models import base_sha256, weight_files
+from itemforge.telemetry.logs import adopt
+
+adopt("diffusers", "transformers")
 
 
 @dataclass(frozen=True)

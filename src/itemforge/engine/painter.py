@@ -96,10 +96,12 @@ class Painter:
         """Noise of one image from its own seed, as the pipeline draws it: (C, h, w)."""
         height, width, _ = state.shape
         # The original service draws on the GPU, in the model's dtype; on the CPU it is float32 always.
-        dtype = self._model.dtype if self._noise_device == "cuda" else torch.float32
-        generator = torch.Generator(self._noise_device).manual_seed(state.row.seed)
+        on_gpu = self._noise_device == "cuda"
+        dtype = self._model.dtype if on_gpu else torch.float32
+        device = self._model.device if on_gpu else torch.device("cpu")
+        generator = torch.Generator(device).manual_seed(state.row.seed)
         size = (1, self._model.latent_channels, height, width)
-        noise = torch.randn(size, generator=generator, device=self._noise_device, dtype=dtype)
+        noise = torch.randn(size, generator=generator, device=device, dtype=dtype)
         return noise[0].float().to(self._model.device) * state.plan.start
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from itemforge.engine.model import Model
+from itemforge.errors import ModelError
 
 #: A preview is at most this long, so that its base64 form stays under 6,900 characters.
 MAX_BYTES = 5000
@@ -39,7 +40,11 @@ class PreviewMap:
 
 @torch.inference_mode()
 def fit_preview(model: Model) -> PreviewMap:
-    """Fit the map to the model's VAE by least squares."""
+    """Fit the map to the model's VAE by least squares.
+
+    Raises:
+        ModelError: the VAE is broken.
+    """
     vae, scale = model.parts.vae, model.vae_scale_factor
     generator = torch.Generator().manual_seed(0)
     # Coloured squares on white are nearer to game items than noise is, and the fit is much better for it.
@@ -52,6 +57,8 @@ def fit_preview(model: Model) -> PreviewMap:
     means = functional.avg_pool2d((decoded / 2 + 0.5).clamp(0, 1), scale).permute(0, 2, 3, 1).reshape(-1, 3)
     known = (latents.float().cpu() * vae.config.scaling_factor).permute(0, 2, 3, 1).flatten(0, 2)
     known = torch.cat([known, torch.ones(len(known), 1)], dim=1)
+    if not (known.isfinite().all() and means.isfinite().all()):
+        raise ModelError(f"the VAE of {model.name} gives not-a-number: its files are damaged, get them again")
     weights = torch.linalg.lstsq(known, means).solution
     return PreviewMap(weights.to(model.device))
 

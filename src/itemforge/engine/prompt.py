@@ -27,7 +27,7 @@ ENCODER_BATCH = 16
 _TOKEN = re.compile(
     r"\\[\\()\[\]]"  # an escaped bracket or backslash
     r"|[(\[]"
-    r"|:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)"
+    r"|:\s*(?P<weight>[+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*\)"
     r"|[)\]]"
     r"|[^\\()\[\]:]+"
     r"|[:\\]"

@@ -53,9 +53,11 @@ class Queue:
             by_shape.setdefault(state.shape, []).append(state)
         if not by_shape:
             return []
-        shape = min(by_shape, key=lambda shape: self._served.get(shape, 0))
+        # A shape that is new here queues behind those that wait, or a stream of new ones would starve them.
+        served = {shape: self._served.get(shape, self._turn) for shape in by_shape}
+        shape = min(served, key=served.__getitem__)
         self._turn += 1
-        self._served = {s: self._served.get(s, 0) for s in by_shape} | {shape: self._turn}
+        self._served = served | {shape: self._turn}
         return by_shape[shape][: limit(shape)]
 
     def _open_lane(self) -> list[RowState]:

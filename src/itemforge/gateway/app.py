@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import structlog
 from fastapi import Depends, FastAPI
 from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi_offline import FastAPIOffline
 
 import itemforge
 from itemforge.broker.face import Broker
@@ -62,7 +63,8 @@ def create_app(
     """
     db = Database(settings.database_url)
     gateway = Gateway(settings, db, broker, store, catalog, model, embedded)
-    app = FastAPI(
+    # The documentation's pages come from this server, so they also show where no CDN is reached.
+    app = FastAPIOffline(
         title="ItemForge",
         version=itemforge.__version__,
         summary="From a prompt to a 2D game item in a game's own art style.",

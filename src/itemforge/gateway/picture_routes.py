@@ -19,7 +19,7 @@ from itemforge.jobs.records import Request as JobRequest
 router = APIRouter(tags=["pictures"])
 
 #: What may be read without a key: pictures, by names that nobody guesses.
-_PUBLIC = re.compile(r"(generated|thumbnails)(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
+_PUBLIC = re.compile(r"(generated|thumbnails)(/[A-Za-z0-9][A-Za-z0-9._-]{0,99}){1,3}")
 _TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 _FOREVER = "public, max-age=31536000, immutable"
 _PRIVATE = "private, max-age=86400"

@@ -13,6 +13,8 @@ from itemforge.storage.face import ObjectStore
 #: Sides (pixels) that thumbnails come in.
 THUMBNAIL_SIZES = (64, 128, 256)
 _MAX_PIXELS = 64_000_000
+#: What Pillow raises over files that are broken, or made to hurt.
+_BROKEN = (OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError)
 
 
 def thumbnail_prefix(request: Request) -> str:
@@ -84,7 +86,7 @@ def _shrink(data: bytes, side: int) -> bytes:
             if picture.width * picture.height > _MAX_PIXELS:
                 raise InvalidInput("the stored picture is too large for a thumbnail")
             small = picture.convert("RGBA")
-    except OSError:
+    except _BROKEN:
         raise InvalidInput("the stored object is not a picture") from None
     small.thumbnail((side, side), PillowImage.Resampling.LANCZOS)
     white = PillowImage.new("RGB", small.size, "white")

@@ -13,6 +13,7 @@ from itemforge.contract import (
     Report,
     ReportAnswer,
     ReportStatus,
+    object_key,
 )
 from itemforge.gateway.context import GatewayDep
 from itemforge.gateway.problems import documented, wrong_field
@@ -46,4 +47,9 @@ async def report(
     for place, item in enumerate(body):
         if item.status is ReportStatus.COMPLETED and not item.images:
             raise wrong_field(f"{place}.images", "must name the pictures of a Completed request")
+        for n, image in enumerate(item.images):
+            # The gateway will read and delete this key: a report opens no other object to it.
+            allowed = [object_key(item.request_id, image.n, num_images) for num_images in (1, 16)]
+            if image.key not in allowed:
+                raise wrong_field(f"{place}.images.{n}.key", f"must be {' or '.join(allowed)}")
     return await claims.report(gateway.db, body)

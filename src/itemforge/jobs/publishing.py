@@ -43,15 +43,17 @@ def _unleased() -> ColumnElement[bool]:
     return or_(requests.c.lease_until.is_(None), requests.c.lease_until <= now())
 
 
+def _waiting() -> ColumnElement[bool]:
+    return and_(requests.c.status == Status.PENDING, requests.c.published_at.is_not(None))
+
+
 def _unpublished() -> ColumnElement[bool]:
     return and_(requests.c.status.in_(OPEN), requests.c.published_at.is_(None))
 
 
 async def window(db: Database, least: int, worker_timeout: float) -> Window:
     """The window now: at least `least`, or twice what live workers can hold."""
-    waiting = select(func.count()).where(
-        requests.c.status == Status.PENDING, requests.c.published_at.is_not(None)
-    )
+    waiting = select(func.count()).where(_waiting())
     unpublished = select(func.count()).where(_unpublished())
     query = select(live_capacity(worker_timeout), waiting.scalar_subquery(), unpublished.scalar_subquery())
     async with db.read() as conn:
@@ -80,10 +82,23 @@ async def publish_next(db: Database, publish: Publish, room: int) -> int:
 
 
 async def _choose(write: Write, limit: int) -> list[JobMessage]:
-    turn = func.row_number().over(
+    place = func.row_number().over(
         partition_by=requests.c.owner, order_by=(requests.c.created_at, requests.c.id)
     )
-    turns = select(requests.c.id, turn.label("turn")).where(_unpublished(), _unleased()).subquery()
+    # What an owner has on the queue already counts as turns taken: rows go out one by one when claims make
+    # room, and each time the oldest of a big batch would be first again.
+    waiting = (
+        select(requests.c.owner, func.count().label("rows"))
+        .where(_waiting())
+        .group_by(requests.c.owner)
+        .subquery()
+    )
+    turns = (
+        select(requests.c.id, (place + func.coalesce(waiting.c.rows, 0)).label("turn"))
+        .outerjoin(waiting, waiting.c.owner == requests.c.owner)
+        .where(_unpublished(), _unleased())
+        .subquery()
+    )
     query = (
         select(*request_columns())
         .join(turns, turns.c.id == requests.c.id)

@@ -70,10 +70,10 @@ class Request:
         if not self.progress:
             return None
         shown = self.progress.values()
-        return Progress(
-            step=sum(image["step"] for image in shown),
-            steps=max(image["steps"] for image in shown) * self.params.num_images,
-        )
+        steps = max(image["steps"] for image in shown) * self.params.num_images
+        # The last step is seldom told: the picture itself comes instead.
+        ended = self.status is Status.COMPLETED
+        return Progress(step=steps if ended else sum(image["step"] for image in shown), steps=steps)
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,10 @@ async def create(db: Database, new: NewRequest) -> Created:
 async def _earlier(
     conn: AsyncConnection, owner: str, request_id: UUID, idempotency_key: str | None
 ) -> Request | None:
-    same_key = and_(requests.c.owner == owner, requests.c.idempotency_key == idempotency_key)
-    query = select(*request_columns()).where(or_(requests.c.id == request_id, same_key))
-    row = (await conn.execute(query.limit(1))).one_or_none()
+    same = requests.c.id == request_id
+    if idempotency_key is not None:  # a comparison with None would find every request without a key
+        same = or_(same, and_(requests.c.owner == owner, requests.c.idempotency_key == idempotency_key))
+    row = (await conn.execute(select(*request_columns()).where(same).limit(1))).one_or_none()
     return to_request(row) if row is not None else None
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from itemforge.errors import InvalidStyle, ObjectMissing, StorageUnavailable
+from itemforge.errors import InvalidStyle, ItemForgeError, ObjectMissing, PermanentError, StorageUnavailable
 from itemforge.storage.face import ObjectStore
 from itemforge.styles.local import LocalPacks, not_found
 from itemforge.styles.pack import StylePack, parse, split_name
@@ -22,7 +22,14 @@ log = structlog.get_logger(__name__)
 
 #: Seconds that the listing and the `current` versions are believed.
 FRESH = 10.0
+#: Seconds that the registry may take to say which versions there are; the store's own tries take longer.
+PATIENCE = 5.0
+#: Seconds until a registry that did not answer is asked again.
+PAUSE = 60.0
 MAX_KEPT = 4096
+#: The registry did not answer: in time, at all, or it refused (then the operator has to look; the styles that
+#: ship go on).
+_AWAY = (TimeoutError, StorageUnavailable, PermanentError)
 
 _TOML_KEY = re.compile(r"styles/([a-z0-9][a-z0-9_-]{0,63})/([1-9][0-9]{0,8})\.toml")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -55,19 +62,18 @@ class Catalog:
         self._local = LocalPacks(home)
         self._local_at = clock()
         self._tomls: dict[tuple[str, int], tuple[StylePack, bytes]] = {}
-        self._current: dict[str, tuple[float, int]] = {}
-        self._listed: tuple[StylePack, ...] = ()
-        self._listed_at: float | None = None
+        self._current: dict[str, tuple[float, int]] = {}  # believed until then
+        self._listed: tuple[StylePack, ...] | None = None
+        self._listed_until = 0.0
         self._listing = asyncio.Lock()
 
     async def list(self) -> list[StylePack]:
         """The current version of every style, by id; while the store is away, as last seen."""
         async with self._listing:
-            if self._listed_at is None or self._clock() - self._listed_at >= FRESH:
+            if self._listed is None or self._clock() >= self._listed_until:
                 await self._look_at_home()
                 self._listed = await self._list()
-                self._listed_at = self._clock()
-        return list(self._listed)
+            return list(self._listed)
 
     async def get(self, name: str) -> StylePack:
         """The pack of `id@version`, or the current one of `id`.
@@ -114,19 +120,23 @@ class Catalog:
         """The version that a bare id means: the registry's `current`, else the highest local one."""
         local = self._local.find(style)
         known = self._current.get(style)
-        if known is not None and self._clock() - known[0] < FRESH:
+        if known is not None and self._clock() < known[0]:
             return known[1]
+        believed = FRESH
         try:
-            version = await self._read_current(style)
-        except StorageUnavailable:
+            async with asyncio.timeout(PATIENCE):
+                version = await self._read_current(style)
+        except _AWAY as error:
             if known is None and local is None:
-                raise
-            log.warning("style_registry_away", style=style)
-            return known[1] if known is not None else local.pack.version if local else None
+                raise StorageUnavailable(
+                    f"the style registry cannot be read: {error or 'no answer'}"
+                ) from error
+            log.warning("style_registry_away", style=style, reason=str(error))
+            version, believed = known[1] if known is not None else None, PAUSE
         if version is None and local is not None:
             version = local.pack.version
         if version is not None:
-            self._current[style] = (self._clock(), version)
+            self._current[style] = (self._clock() + believed, version)
         return version
 
     async def _read_current(self, style: str) -> int | None:
@@ -162,18 +172,22 @@ class Catalog:
     async def _list(self) -> tuple[StylePack, ...]:
         names = {style for style, _ in self._local.packs}
         try:
-            keys = await self._store.list("styles/")
-        except StorageUnavailable:
-            log.warning("style_registry_away")
-            if self._listed_at is not None:
+            async with asyncio.timeout(PATIENCE):
+                keys = await self._store.list("styles/")
+        except _AWAY as error:
+            log.warning("style_registry_away", reason=str(error))
+            self._listed_until = self._clock() + PAUSE
+            if self._listed is not None:
                 return self._listed
             keys = []
+        else:
+            self._listed_until = self._clock() + FRESH
         names |= {match[1] for key in keys if (match := _TOML_KEY.fullmatch(key))}
         found = []
         for name in sorted(names):
             try:
                 if (version := await self._version(name)) is not None:
                     found.append((await self._pack(name, version))[0])
-            except (InvalidStyle, ObjectMissing, StorageUnavailable) as error:
+            except ItemForgeError as error:
                 log.warning("style_pack_skipped", style=name, reason=str(error))
         return tuple(found)

@@ -67,9 +67,9 @@ class LocalPacks:
     def find(self, name: str) -> LocalPack | None:
         """The pack of `id@version`, or of `id` in its highest version."""
         style, version = split_name(name)
-        if version is None:
+        if version is None and "@" not in name:
             version = max((v for i, v in self.packs if i == style), default=0)
-        return self.packs.get((style, version))
+        return self.packs.get((style, version or 0))
 
     def blob(self, sha256: str) -> Path | None:
         """The LoRA file with that sha256, if a pack here has it."""

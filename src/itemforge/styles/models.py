@@ -70,7 +70,10 @@ def find_model(name_or_path: str, home: Path) -> Path:
         ModelError: there is none; the text says where it was looked for.
     """
     named = "/" not in name_or_path and not name_or_path.startswith((".", "~"))
-    places = [Path(name_or_path).expanduser().absolute()]
+    try:
+        places = [Path(name_or_path).expanduser().absolute()]
+    except RuntimeError as error:  # ~nobody
+        raise ModelError(f"no model {name_or_path!r}: {error}") from None
     if named:
         places[:0] = [home / "models" / name_or_path, home / "models" / f"{name_or_path}.safetensors"]
         if name_or_path == STARTER:

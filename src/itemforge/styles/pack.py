@@ -15,6 +15,8 @@ from itemforge.contract import Guidance, LoraWeight, NegativePrompt, Scheduler, 
 from itemforge.errors import InvalidStyle
 
 MAX_TOML = 64 * 1024
+#: The TOML parser's time grows with the square of the dots in a key; no honest pack has so many.
+MAX_DOTS = 2000
 PLACEHOLDER = "{prompt}"
 
 
@@ -141,17 +143,21 @@ def parse(data: bytes) -> StylePack:
     """
     if len(data) > MAX_TOML:
         raise InvalidStyle(f"a style pack may have at most {MAX_TOML} bytes, this has {len(data)}")
+    if data.count(b".") > MAX_DOTS:
+        raise InvalidStyle(f"a style pack may have at most {MAX_DOTS} dots; shorten its keys and texts")
     try:
         fields = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of thousands of digits
         raise InvalidStyle(f"the style pack is not TOML: {error}") from None
     if isinstance(fields.get("lora"), dict):
         fields["lora"] = [fields["lora"]]
     try:
         return StylePack.model_validate(fields)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {_advice(e)}" for e in error.errors()[:5])
-        raise InvalidStyle(f"the style pack {fields.get('id', '')!r} is not valid: {wrong}") from None
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))[:80]}: {_advice(e)}" for e in error.errors()[:5])
+        name = fields.get("id")
+        name = name[:80] if isinstance(name, str) else ""
+        raise InvalidStyle(f"the style pack {name!r} is not valid: {wrong}") from None
 
 
 def _advice(error: Any) -> str:
@@ -163,7 +169,7 @@ def _advice(error: Any) -> str:
 def split_name(name: str) -> tuple[str, int | None]:
     """Id and version of `id` or `id@version`."""
     style, _, number = name.partition("@")
-    return style, int(number) if number.isascii() and number.isdigit() else None
+    return style, int(number) if number.isascii() and number.isdigit() and len(number) < 10 else None
 
 
 def _lines(fields: dict[str, Any]) -> list[str]:

@@ -3,16 +3,18 @@
 Business code calls `structlog.get_logger(__name__)`. What is bound with `structlog.contextvars`
 (request id, attempt) stands on every line below it. Lines of libraries take the same way out, and at
 its end every line is stripped of secrets: the values of all secret settings, passwords in addresses,
-bearer keys, and the signatures of signed addresses.
+bearer keys, and the signatures of signed addresses. Warnings and uncaught exceptions are lines as well.
 """
 
 import json
 import logging
 import re
 import sys
+import threading
 from collections.abc import Iterable
+from types import TracebackType
 from typing import TextIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import ecs_logging
 import structlog
@@ -38,9 +40,10 @@ _NOISY = [
     "uvicorn",
 ]
 _PATTERNS = (
-    (re.compile(r"(://[^\s:/@\"']*:)[^\s@\"']+(?=@)"), rf"\1{MASK}"),
+    # Up to the last @: whoever writes an address by hand may leave one in the password.
+    (re.compile(r"(://[^\s:/@\"']*:)[^\s\"']+(?=@)"), rf"\1{MASK}"),
     (
-        re.compile(r"((?:X-Goog-Signature|X-Goog-Credential|Signature|access_token|key)=)[^&\s\"']+"),
+        re.compile(r"((?:X-Goog-Signature|X-Goog-Credential|Signature|access_token|[?&]key)=)[^&\s\"']+"),
         rf"\1{MASK}",
     ),
     (re.compile(r"(?i)(bearer\s+)[a-z0-9._~+/=-]{6,}"), rf"\1{MASK}"),
@@ -61,7 +64,11 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         long = {s for s in secrets if len(s) >= _SHORTEST_SECRET}
-        forms = long | {json.dumps(s)[1:-1] for s in long}
+        # As it stands in an address, in the repr of an exception, and in a JSON line.
+        written = {form for s in long for form in (s, quote(s, safe=""), repr(s)[1:-1])}
+        forms = written | {
+            json.dumps(s, ensure_ascii=ascii)[1:-1] for s in written for ascii in (True, False)
+        }
         self._secrets = sorted(forms, key=len, reverse=True)
 
     def __call__(self, line: str) -> str:
@@ -81,13 +88,15 @@ def setup_logs(settings: LogSettings, process: str, stream: TextIO | None = None
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
-        _error_field,
     ]
     if as_json:
         last: Processor = ecs_logging.StructlogFormatter(ensure_ascii=False)
-        shared += [_ecs_fields(process), structlog.processors.format_exc_info]
+        shared += [_error_field, _ecs_fields(process), structlog.processors.format_exc_info]
     else:
-        last = structlog.dev.ConsoleRenderer(colors=stream.isatty())
+        # The pretty tracebacks would show local variables, among them keys and passwords.
+        last = structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
         shared += [structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)]
 
     def render(logger: WrappedLogger, name: str, event: EventDict) -> str:
@@ -114,6 +123,30 @@ def setup_logs(settings: LogSettings, process: str, stream: TextIO | None = None
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_in_thread
+
+
+def adopt(*libraries: str) -> None:
+    """Send a library's lines our way, if it brings a handler of its own; to call after its import."""
+    for library in libraries:
+        logger = logging.getLogger(library)
+        logger.handlers.clear()
+        logger.propagate = True
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What ends the process in an unforeseen way is a line too, and without its secrets."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    logging.getLogger(__name__).critical("uncaught_exception", exc_info=(kind, error, trace))
+
+
+def _log_uncaught_in_thread(failed: threading.ExceptHookArgs) -> None:
+    if failed.exc_value is not None:  # it is None when the interpreter ends
+        _log_uncaught(failed.exc_type, failed.exc_value, failed.exc_traceback)
 
 
 def _error_field(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -6,10 +6,10 @@ to the spool and its message back to the queue.
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import stamina
 import structlog
 
 from itemforge.broker.face import Broker
@@ -31,6 +31,9 @@ from itemforge.worker.spool import Spool
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
+
+#: Longest pause between two tries of an upload or a report, in seconds.
+_LONGEST_PAUSE = 30.0
 
 
 class Courier:
@@ -60,6 +63,16 @@ class Courier:
     async def deliver(self, job: Job) -> None:
         """Everything that happens to a claimed job."""
         try:
+            await self._bring_to_an_end(job)
+        except Exception:  # a bug of ours on the way out must not keep the message in our hands
+            log.exception("job_not_ended")
+            await job.delivery.requeue()
+        finally:
+            for row_id in job.drawings:
+                self._engine.cancel(row_id)
+
+    async def _bring_to_an_end(self, job: Job) -> None:
+        try:
             await self._deliver(job)
         except Dropped as reason:
             log.info("job_dropped", reason=str(reason))
@@ -75,16 +88,11 @@ class Courier:
         except Exception as error:  # a bug of ours must cost one job, not the worker
             log.exception("job_broke")
             await self._fail(job, f"the worker failed: {type(error).__name__}: {error}")
-        finally:
-            for row_id in job.drawings:
-                self._engine.cancel(row_id)
 
     async def _deliver(self, job: Job) -> None:
         if await self._stored_before(job):
             return
-        rows = await self._planner.rows(job, await self._warm_engine())
-        if job.interruption:
-            raise job.interruption
+        rows = await job.unless_interrupted(self._rows(job))
         for n, row in enumerate(rows):
             drawing = Drawing(n, row.steps, asyncio.get_running_loop().create_future())
             job.drawings[row.row_id] = drawing
@@ -97,11 +105,14 @@ class Courier:
                 raise image
         await self._complete(job, [i for i in images if isinstance(i, Image)])
 
+    async def _rows(self, job: Job) -> list[Row]:
+        return await self._planner.rows(job, await self._warm_engine())
+
     async def _image(self, job: Job, n: int, row: Row) -> Image:
         try:
             png = self._spool.get(job.request_id, n, job.params)
             if png is None:
-                png = await self._draw(job, row)
+                png = await job.unless_interrupted(self._draw(job, row))
             else:
                 log.info("picture_from_spool", image=n)
                 job.drawings[row.row_id].done.cancel()
@@ -118,6 +129,8 @@ class Courier:
             if not drawing.done.done():
                 self._engine.submit(row)
                 drawing.submitted = True
+                if drawing.watched:  # the engine knows only rows that it has
+                    self._engine.watch(row.row_id, True)
             finished: Finished = await drawing.done
         return await asyncio.to_thread(encode_png, finished.pixels, finished.recipe)
 
@@ -189,12 +202,16 @@ class Courier:
         log.warning("job_failed", error=reason)
         report = self._report_of(job, ReportStatus.FAILED, error=reason)
         try:
-            await self._persist(job, "report", lambda: self._gateway.report(report))
+            code = await self._persist(job, "report", lambda: self._gateway.report(report))
         except Dropped:
             await job.delivery.ack()
-        except (GivenBack, ItemForgeError):
-            await job.delivery.requeue()
+        except GivenBack as interruption:
+            await self._give_back(job, str(interruption))
         else:
+            if code == 409:  # another attempt has it, or it has ended: no message for the dead queue
+                log.info("result_stale", code=code)
+                await job.delivery.ack()
+                return
             await bury(self._broker, job.delivery, reason)
 
     async def _retry(self, job: Job, error: Exception) -> None:
@@ -237,32 +254,29 @@ class Courier:
 
         Raises:
             Interrupted: the job was dropped or given back meanwhile.
-            GivenBack: `spool_time` is over; `keep` was called.
+            GivenBack: the job's `spool_time` is over; `keep` was called.
         """
-        kept = False
-        try:
-            async for attempt in stamina.retry_context(
-                on=ItemForgeError,
-                attempts=None,
-                timeout=self._settings.spool_time,
-                wait_initial=self._settings.retry_pause,
-                wait_max=30.0,
-                wait_jitter=self._settings.retry_pause,
-            ):
-                with attempt:
-                    if job.interruption:
-                        raise job.interruption
-                    try:
-                        result = await call()
-                    except ItemForgeError as error:
-                        self._breaker.failure(what, error)
-                        if keep and not kept:
-                            kept = True
-                            await asyncio.to_thread(keep)
-                        raise
-                    if what == "storage":
-                        self._breaker.success()
-                    return result
-        except ItemForgeError as error:
-            raise GivenBack(f"{what} was away for too long: {error}") from error
-        raise AssertionError("unreachable: the retries end by a result or an error")
+        now = asyncio.get_running_loop().time
+        pause = self._settings.retry_pause
+        while True:
+            if job.interruption:
+                raise job.interruption
+            try:
+                result = await call()
+            except ItemForgeError as error:
+                self._breaker.failure(what, error)
+                job.waits = True
+                if keep:
+                    await asyncio.to_thread(keep)
+                    keep = None
+                job.give_up_at = job.give_up_at or now() + self._settings.spool_time
+                if now() >= job.give_up_at:
+                    raise GivenBack(f"{what} was away for too long: {error}") from error
+            else:
+                job.waits = False
+                if what == "storage":
+                    self._breaker.success()
+                return result
+            # Jitter, so that a fleet does not come back in step.
+            await job.pause(min(pause * random.uniform(0.75, 1.25), job.give_up_at - now()))  # noqa: S311
+            pause = min(pause * 2, _LONGEST_PAUSE)

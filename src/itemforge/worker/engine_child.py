@@ -1,22 +1,26 @@
 """The engine's process: torch lives here and nowhere else in the worker.
 
 It takes commands from a pipe, steps the engine, and sends what happened. It beats at every stage border
-and once a second when idle, so that the parent can tell a slow step from a hung device. When the pipe
-closes, the parent is gone and so is this process.
+and once a second when idle, so that the parent can tell a slow step from a hung device. When the parent
+is gone, however it went, so is this process, also in the middle of a step or with a hung device.
 """
 
+import contextlib
 import importlib
+import multiprocessing
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 import structlog
 
 from itemforge.engine.rows import Event, Row
-from itemforge.errors import EngineFailed, InvalidInput, PermanentError
+from itemforge.errors import PermanentError
 from itemforge.settings import EngineSettings
 from itemforge.telemetry.logs import setup_logs
 
@@ -26,6 +30,8 @@ log = structlog.get_logger(__name__)
 BEAT = 1.0
 #: Beats at stage borders are thinned to this many seconds: a starter step takes milliseconds.
 _BEAT_THIN = 0.2
+#: Reading the model may take minutes and says nothing of how long a step takes.
+_LOAD_STAGE = "load"
 
 
 # ── What goes through the pipe ─────────────────────────────────────────────────────────────────
@@ -59,7 +65,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Beat:
-    """A sign of life; `longest` is the longest stage since Ready, in seconds."""
+    """A sign of life; `longest` is the longest stage so far, in seconds, loading apart."""
 
     longest: float
 
@@ -115,45 +121,82 @@ def main(connection: Connection, factory: str, settings: EngineSettings) -> None
     """The process's life. Signals are the parent's business: it drains and then closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
     setup_logs(settings, "engine")
     child = _Child(connection)
     try:
-        engine = find_factory(factory)(settings, child.on_stage)
-        model = engine.model
-        child.send(Ready(engine.batch_size, model.base, model.width, model.height))
-        child.longest = 0.0
-        child.serve(engine)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # the parent is gone
-    except PermanentError as error:
-        child.send(Fatal(str(error), permanent=True))
+        engine = _load(factory, settings, child)
+        if engine is not None:
+            child.serve(engine)
+    except _ParentGone:
+        return
     except Exception as error:  # the supervisor's border: whatever it was, the parent must hear of it
         log.exception("engine_failed")
-        child.send(Fatal(f"{type(error).__name__}: {error}", permanent=False))
+        child.fatal(f"{type(error).__name__}: {error}", permanent=False)
+
+
+def _load(factory: str, settings: EngineSettings, child: "_Child") -> StepEngine | None:
+    """The warm engine, told to the parent; None when no new process could do better."""
+    try:
+        engine = find_factory(factory)(settings, child.on_stage)
+    except PermanentError as error:
+        child.fatal(str(error), permanent=True)
+        return None
+    model = engine.model
+    child.send(Ready(engine.batch_size, model.base, model.width, model.height))
+    return engine
+
+
+def _end_with_parent() -> None:
+    """A hung step never comes back to the pipe, where the loop would hear that the parent was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+class _ParentGone(OSError):
+    """The pipe is closed. An OSError, which the engine lets through: no row is to blame for it."""
 
 
 class _Child:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._last_beat = 0.0
-        self.longest = 0.0
+        self._longest = 0.0
 
     def send(self, message: Message) -> None:
-        self._connection.send(message)
+        try:
+            self._connection.send(message)
+        except OSError as error:
+            raise _ParentGone(str(error)) from error
+
+    def fatal(self, error: str, permanent: bool) -> None:
+        """The last words, if there is still somebody to hear them."""
+        with contextlib.suppress(_ParentGone):
+            self.send(Fatal(error, permanent))
 
     def on_stage(self, name: str, seconds: float) -> None:
-        self.longest = max(self.longest, seconds)
+        if name != _LOAD_STAGE:
+            self._longest = max(self._longest, seconds)
         if time.monotonic() - self._last_beat >= _BEAT_THIN:
             self.beat()
 
     def beat(self) -> None:
         self._last_beat = time.monotonic()
-        self.send(Beat(self.longest))
+        self.send(Beat(self._longest))
+
+    def _next(self) -> Command:
+        try:
+            command: Command = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise _ParentGone(str(error)) from error
+        return command
 
     def serve(self, engine: StepEngine) -> None:
         while True:
             while self._connection.poll(0 if engine.busy else BEAT):
-                self._obey(engine, self._connection.recv())
+                self._obey(engine, self._next())
             if not engine.busy:
                 self.beat()
                 continue
@@ -163,18 +206,8 @@ class _Child:
     def _obey(self, engine: StepEngine, command: Command) -> None:
         match command:
             case Submit(row):
-                self._submit(engine, row)
+                engine.submit(row)
             case Cancel(row_id):
                 engine.cancel(row_id)
             case Watch(row_id, on):
                 engine.watch(row_id, on)
-
-    def _submit(self, engine: StepEngine, row: Row) -> None:
-        from itemforge.engine.rows import Failed
-
-        try:
-            engine.submit(row)
-        except EngineFailed:
-            raise
-        except InvalidInput as error:
-            self.send(Failed(row.row_id, str(error), retryable=False))

@@ -7,8 +7,9 @@ drawing is lost with it, and the owner is told at once so that the rows go elsew
 
 import asyncio
 import multiprocessing
+import multiprocessing.resource_tracker
+import signal
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
@@ -28,6 +29,9 @@ DEFAULT_FACTORY = "itemforge.engine.loop:Engine.load"
 _LONGEST_FACTOR = 10.0
 #: Seconds before each new try after a process that never became warm; after the last one it is given up.
 _RESTART_PAUSES = (1.0, 2.0, 4.0, 8.0)
+#: Seconds that a killed process gets to be gone; one that hangs in its driver may never be.
+_KILLED = 10.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class EngineProcess:
@@ -104,20 +108,13 @@ class EngineProcess:
         if self._supervisor:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)
-        if self._life:
-            await self._life.end()
-            self._life = None
 
     async def _supervise(self) -> None:
         failures = 0
         while self.failure is None:
-            self._life = life = _Life(self._settings, self._factory, self._receive)
-            reason = await life.watch()
-            was_ready = life.info is not None
-            self._life = None
-            await life.end()
+            reason, was_ready, permanent = await self._live()
             failures = 0 if was_ready else failures + 1
-            if life.permanent:
+            if permanent:
                 self.failure = ModelError(reason)
             elif failures > len(_RESTART_PAUSES):
                 self.failure = ModelError(
@@ -128,6 +125,19 @@ class EngineProcess:
             self._on_lost(reason)
             if failures and self.failure is None:
                 await asyncio.sleep(self._settings.retry_pause * _RESTART_PAUSES[failures - 1])
+
+    async def _live(self) -> tuple[str, bool, bool]:
+        """One process from start to end: why it ended, whether it was warm, whether a new one would be."""
+        try:
+            life = self._life = _Life(self._settings, self._factory, self._receive)
+        except OSError as error:  # no memory, no process, no file descriptor
+            return f"the engine's process cannot be started: {error}", False, False
+        try:
+            reason = await life.watch()
+        finally:
+            self._life = None
+            await life.end()
+        return reason, life.info is not None, life.permanent
 
     def _receive(self, message: Message) -> None:
         if isinstance(message, Ready):
@@ -150,7 +160,7 @@ class _Life:
         self._over = asyncio.Event()
         self._reason: str | None = None
         self._longest = 0.0
-        self._heard = self._started = time.monotonic()
+        self._silence = 0.0
         self._sender = ThreadPoolExecutor(1, "engine-send")
         context = multiprocessing.get_context("spawn")
         self._connection, child_end = context.Pipe()
@@ -160,8 +170,13 @@ class _Life:
         self.process: BaseProcess = context.Process(
             target=main, args=(child_end, factory, engine_settings), name="itemforge-engine", daemon=True
         )
-        self.process.start()
-        child_end.close()
+        try:
+            _start(self.process)
+        except OSError:
+            self._connection.close()
+            raise
+        finally:
+            child_end.close()
         self._reader = threading.Thread(target=_read, args=(self._connection, self._hear), daemon=True)
         self._reader.start()
 
@@ -177,13 +192,15 @@ class _Life:
             return  # the loop is closed: nobody listens any more
 
     def _take(self, message: Message | None) -> None:
-        self._heard = time.monotonic()
+        if self.info is not None:  # beats of the warm-up do not prolong it
+            self._silence = 0.0
         match message:
             case None:
                 self._over.set()
                 return
             case Ready():
                 self.info = message
+                self._silence = 0.0
             case Beat(longest):
                 self._longest = longest
             case Fatal(error, permanent):
@@ -195,16 +212,18 @@ class _Life:
     async def watch(self) -> str:
         """Wait until the process is over or must be; returns why."""
         while True:
+            tick = min(1.0, self._patience() / 4)
             try:
-                await asyncio.wait_for(self._over.wait(), min(1.0, self._patience() / 4))
+                await asyncio.wait_for(self._over.wait(), tick)
+            except TimeoutError:
+                # In turns of this loop and not by the clock: a worker that was frozen, or starved of
+                # processor time, has not listened, and must not take that for the engine's silence.
+                self._silence += tick
+                if self._silence > self._patience():
+                    return f"the engine was silent for {self._silence:.0f} s"
+            else:
                 await asyncio.to_thread(self.process.join, 1.0)
                 return self._reason or f"the engine process ended with code {self.process.exitcode}"
-            except TimeoutError:
-                if (silent := self._silence()) > self._patience():
-                    return f"the engine was silent for {silent:.0f} s"
-
-    def _silence(self) -> float:
-        return time.monotonic() - (self._heard if self.info else self._started)
 
     def _patience(self) -> float:
         if self.info is None:
@@ -214,11 +233,25 @@ class _Life:
     async def end(self) -> None:
         self._over.set()
         self.process.kill()
-        await asyncio.to_thread(self.process.join)
-        # Its pipe ends with it; closing ours under a reading thread could give the number to another file.
-        await asyncio.to_thread(self._reader.join)
         self._sender.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self.process.join, _KILLED)
+        await asyncio.to_thread(self._reader.join, _KILLED)
+        if self._reader.is_alive():
+            log.error("engine_not_gone", pid=self.process.pid)
+            return  # closing the pipe under its reader could give the number to another file
         self._connection.close()
+
+
+def _start(process: BaseProcess) -> None:
+    """Start it deaf to the signals that end us: one to the whole process group is ours to answer, and
+    until its own code runs it would die of it.
+    """
+    multiprocessing.resource_tracker.ensure_running()  # its start would let the signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _read(connection: Connection, hear: Callable[[Message | None], None]) -> None:

@@ -189,9 +189,9 @@ class GatewayStyles:
         """
         wanted = "current" if version is None else str(version)
         response = await self._caller.send("GET", f"/v1/styles/{style}/{wanted}.toml")
-        if not response.is_success:
-            raise StyleNotFound(f"the gateway has no style {style}@{wanted} ({response.status_code})")
-        return response.content
+        if response.status_code == 404:
+            raise StyleNotFound(f"the gateway has no style {style}@{wanted}")
+        return _content(response)
 
     async def blob(self, sha256: str) -> bytes:
         """A LoRA file's bytes.
@@ -201,9 +201,9 @@ class GatewayStyles:
             GatewayUnavailable: as every call.
         """
         response = await self._caller.send("GET", f"/v1/styles/blobs/{sha256}")
-        if not response.is_success:
-            raise ObjectMissing(f"the gateway has no style file {sha256} ({response.status_code})")
-        return response.content
+        if response.status_code == 404:
+            raise ObjectMissing(f"the gateway has no style file {sha256}")
+        return _content(response)
 
 
 async def find_gateway(caller: HttpCaller, settings: WorkerSettings, worker_id: str) -> Gateway:
@@ -229,6 +229,12 @@ async def find_gateway(caller: HttpCaller, settings: WorkerSettings, worker_id: 
         f"cannot tell what gateway this is: it answered {response.status_code} to an empty claim "
         f"({_detail(response)}); check API_GATEWAY_URL and ITEMFORGE_API_KEY"
     )
+
+
+def _content(response: httpx.Response) -> bytes:
+    if not response.is_success:  # a wrong key, mostly: the operator's to mend, and no fault of the job
+        raise GatewayUnavailable(f"the gateway refused a style ({response.status_code}): {_detail(response)}")
+    return response.content
 
 
 def _detail(response: httpx.Response) -> str:

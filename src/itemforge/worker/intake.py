@@ -1,6 +1,7 @@
 """From the queue to claimed jobs: validate, claim while there is room, settle what is not ours to draw."""
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from itemforge.contract import (
 from itemforge.errors import GatewayRefused, GatewayUnavailable, ItemForgeError
 from itemforge.worker.breaker import Breaker
 from itemforge.worker.gateway_client import Gateway
+from itemforge.worker.job import attempt_of
 
 log = structlog.get_logger(__name__)
 
@@ -42,12 +44,6 @@ class Waiting:
 
     delivery: Delivery
     message: JobMessage
-
-
-def attempt_of(delivery: Delivery) -> int:
-    """The message's own count of failed tries."""
-    value = delivery.headers.get(ATTEMPT_HEADER, 0)
-    return value if isinstance(value, int) and 0 <= value < 1000 else 0
 
 
 async def send_back(broker: Broker, delivery: Delivery, tries: int, delay: str | None = None) -> None:
@@ -102,6 +98,7 @@ class Intake:
         self._pause = pause
         self._waiting: deque[Waiting] = deque()
         self._wake = asyncio.Event()
+        self._ending = asyncio.Event()
         self._settling: set[asyncio.Task[None]] = set()
 
     def wake(self) -> None:
@@ -111,21 +108,24 @@ class Intake:
     async def run(self, consumer: Consumer, until: Coroutine[None, None, None]) -> None:
         """Take messages until `until` ends; what was not claimed goes back to the queue."""
         reader = asyncio.create_task(self._read(consumer))
-        claimer = asyncio.create_task(self._claim_forever())
+        claimer = asyncio.create_task(self._claim_until_ending())
         stop = asyncio.create_task(until)
         try:
             await asyncio.wait((reader, claimer, stop), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await consumer.stop()
-            await reader  # hands out what had arrived; raises what went wrong
             stop.cancel()
-            claimer.cancel()
-            ended = await asyncio.gather(claimer, stop, return_exceptions=True)
+            # A claim under way is not cut off: what it may have leased would be charged and wait for its
+            # lease to run out. It is begun, and given back by whoever ends us.
+            self._ending.set()
+            self._wake.set()
+            await consumer.stop()
+            ended = await asyncio.gather(reader, claimer, stop, return_exceptions=True)
             while self._waiting:
                 await self._waiting.popleft().delivery.requeue()
             await asyncio.gather(*self._settling)
-        if isinstance(ended[0], Exception):
-            raise ended[0]
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error
 
     async def _read(self, consumer: Consumer) -> None:
         async for delivery in consumer:
@@ -139,9 +139,9 @@ class Intake:
             self._waiting.append(Waiting(delivery, message))
             self._wake.set()
 
-    async def _claim_forever(self) -> None:
+    async def _claim_until_ending(self) -> None:
         pause = self._pause
-        while True:
+        while not self._ending.is_set():
             self._wake.clear()
             taken = self._take()
             if not taken:
@@ -149,13 +149,11 @@ class Intake:
                 continue
             try:
                 claims = await self._gateway.claim([w.message.request_id for w in taken])
-            except asyncio.CancelledError:
-                self._waiting.extendleft(reversed(taken))
-                raise
             except (GatewayUnavailable, GatewayRefused) as error:
                 self._waiting.extendleft(reversed(taken))
                 self._breaker.failure("claim", error)
-                await asyncio.sleep(pause)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._ending.wait(), pause)
                 pause = min(pause * 2, 30.0)
                 continue
             pause = self._pause
@@ -194,15 +192,17 @@ class Intake:
 
     async def _reject(self, delivery: Delivery, reason: str) -> None:
         """An invalid message: its request fails where the id can be read, and the message is kept."""
-        if (request_id := readable_request_id(delivery.body)) is not None:
-            with structlog.contextvars.bound_contextvars(request_id=str(request_id)):
-                try:
+        request_id = readable_request_id(delivery.body)
+        known = {} if request_id is None else {"request_id": str(request_id)}
+        with structlog.contextvars.bound_contextvars(**known):
+            try:
+                if request_id is not None:
                     await self._fail(request_id, f"the message is invalid: {reason}")
-                except (GatewayUnavailable, GatewayRefused) as error:
-                    self._breaker.failure("claim", error)
-                    await send_back(self._broker, delivery, attempt_of(delivery), delay="30s")
-                    return
-        await bury(self._broker, delivery, f"invalid message: {reason}")
+            except (GatewayUnavailable, GatewayRefused) as error:
+                self._breaker.failure("claim", error)
+                await send_back(self._broker, delivery, attempt_of(delivery), delay="30s")
+            else:
+                await bury(self._broker, delivery, f"invalid message: {reason}")
 
     async def _fail(self, request_id: UUID, reason: str) -> None:
         (claim,) = await self._gateway.claim([request_id])

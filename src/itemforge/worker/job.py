@@ -1,13 +1,27 @@
 """One claimed request in the worker's hands."""
 
 import asyncio
+import contextlib
+import itertools
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from typing import TypeVar
 from uuid import UUID
 
 from itemforge.broker.face import Delivery
 from itemforge.contract import ATTEMPT_HEADER, HeartbeatRow, JobParams
 from itemforge.engine.rows import Finished
 from itemforge.errors import EngineFailed
+
+T = TypeVar("T")
+
+_serial = itertools.count()
+
+
+def attempt_of(delivery: Delivery) -> int:
+    """The message's own count of failed tries."""
+    value = delivery.headers.get(ATTEMPT_HEADER, 0)
+    return value if isinstance(value, int) and 0 <= value < 1000 else 0
 
 
 class Interrupted(Exception):
@@ -38,12 +52,19 @@ class Drawing:
     watched: bool = False
     submitted: bool = False
 
+    def fail(self, reason: Exception) -> None:
+        """End it without a picture, unless it has ended."""
+        if not self.done.done():
+            self.done.set_exception(reason)
+            self.done.exception()  # heard: it may have been failed before anybody waited for it
+
 
 @dataclass
 class Job:
     """`attempt` is the fencing token; None where the gateway has no claims.
 
-    `tries` is the message's own count of failures, which chooses the retry delay.
+    `tries` is the message's own count of failures, which chooses the retry delay. `waits` while storage or
+    gateway do not take what is done, until `give_up_at` (the event loop's time).
     """
 
     request_id: UUID
@@ -53,11 +74,19 @@ class Job:
     delivery: Delivery
     interruption: Interrupted | None = None
     drawings: dict[str, Drawing] = field(default_factory=dict)
+    waits: bool = False
+    give_up_at: float | None = None
+    _interrupted: asyncio.Event = field(default_factory=asyncio.Event)
+    _serial: int = field(default_factory=lambda: next(_serial))
+
+    @property
+    def key(self) -> tuple[UUID, int | None]:
+        """Two jobs of one key at once are two copies of one message."""
+        return self.request_id, self.attempt
 
     @property
     def tries(self) -> int:
-        value = self.delivery.headers.get(ATTEMPT_HEADER, 0)
-        return value if isinstance(value, int) else 0
+        return attempt_of(self.delivery)
 
     @property
     def started(self) -> bool:
@@ -71,13 +100,37 @@ class Job:
         return sum(not d.done.done() for d in self.drawings.values())
 
     def row_id(self, n: int) -> str:
-        """Names the attempt too, so that what an engine says of an older one is never taken for this."""
-        return f"{self.request_id}/{self.attempt or 0}/{n}"
+        """Of this job alone, so that what the engine says of an earlier one is never taken for it."""
+        return f"{self.request_id}/{self._serial}/{n}"
 
     def interrupt(self, reason: Interrupted) -> None:
-        """Stop wherever it is: in the engine now, else before the next try of an upload or a report."""
+        """Stop wherever it is, at its next `unless_interrupted` or its next try at the latest."""
         self.interruption = self.interruption or reason
+        self._interrupted.set()
         self.fail_drawings(reason)
+
+    async def unless_interrupted(self, work: Coroutine[None, None, T]) -> T:
+        """The result of `work`, which is cancelled when the job is interrupted.
+
+        Raises:
+            Interrupted: why.
+        """
+        task = asyncio.ensure_future(work)
+        interrupted = asyncio.ensure_future(self._interrupted.wait())
+        try:
+            await asyncio.wait((task, interrupted), return_when=asyncio.FIRST_COMPLETED)
+            if self.interruption:
+                raise self.interruption
+            return await task
+        finally:
+            interrupted.cancel()
+            task.cancel()
+            await asyncio.gather(task, interrupted, return_exceptions=True)
+
+    async def pause(self, seconds: float) -> None:
+        """Sleep, but not through an interruption."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._interrupted.wait(), seconds)
 
     def engine_lost(self, reason: str) -> None:
         """What was in the engine is lost; what still waits at its door is not."""
@@ -86,8 +139,7 @@ class Job:
 
     def fail_drawings(self, reason: Exception) -> None:
         for drawing in self.drawings.values():
-            if not drawing.done.done():
-                drawing.done.set_exception(reason)
+            drawing.fail(reason)
 
     def heartbeat_rows(self) -> list[HeartbeatRow]:
         """Progress of each image; a job without drawings (from the spool) still renews its lease."""

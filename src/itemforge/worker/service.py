@@ -10,13 +10,21 @@ import contextlib
 import socket
 import uuid
 from collections.abc import Awaitable, Coroutine
+from uuid import UUID
 
 import structlog
 
 from itemforge.broker.face import Broker, Consumer, Delivery
 from itemforge.contract import Claim, Heartbeat, HeartbeatAnswer, JobMessage, WorkerState
 from itemforge.engine.rows import Cancelled, Event, Failed, Finished, Preview, Progress
-from itemforge.errors import EngineFailed, GatewayRefused, GatewayUnavailable, InvalidInput, ItemForgeError
+from itemforge.errors import (
+    EngineFailed,
+    GatewayRefused,
+    GatewayUnavailable,
+    InvalidInput,
+    ItemForgeError,
+    StorageUnavailable,
+)
 from itemforge.settings import WorkerSettings
 from itemforge.storage.face import ObjectStore
 from itemforge.styles.cache import StyleCache
@@ -25,7 +33,7 @@ from itemforge.worker.delivery import Courier
 from itemforge.worker.engine_process import DEFAULT_FACTORY, EngineProcess
 from itemforge.worker.gateway_client import Gateway, GatewayStyles, HttpCaller, find_gateway
 from itemforge.worker.intake import Intake, send_back
-from itemforge.worker.job import Drawing, Dropped, GivenBack, Job
+from itemforge.worker.job import Dropped, GivenBack, Job
 from itemforge.worker.plan import Planner
 
 log = structlog.get_logger(__name__)
@@ -63,7 +71,7 @@ class Worker:
         self._consumer: Consumer | None = None
         self._intake: Intake | None = None
         self._courier: Courier | None = None
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[tuple[UUID, int | None], Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         self._batch_size = 1
@@ -91,34 +99,39 @@ class Worker:
         Raises:
             ModelError: the model cannot be used.
         """
+        serving = asyncio.create_task(self._serve())
+        beats = asyncio.create_task(self._beat_forever())
         try:
-            async with asyncio.TaskGroup() as background:
-                serving = background.create_task(self._serve())
-                beats = background.create_task(self._beat_forever())
-                await asyncio.wait((serving,))
-                await self._drain()
-                beats.cancel()
-        except* ItemForgeError as group:
-            raise group.exceptions[0] from None
+            # Neither ends by itself: whichever does has broken, and the jobs in hand are given back still.
+            await asyncio.wait((serving, beats), return_when=asyncio.FIRST_COMPLETED)
+            self._stopping.set()
+            await asyncio.wait((serving,))
+            await self._drain()
         finally:
+            for task in (serving, beats, *self._tasks):
+                task.cancel()
+            ended = await asyncio.gather(serving, beats, *self._tasks, return_exceptions=True)
             await self._engine.stop()
             await self._caller.close()
             log.info("worker_stopped", worker_id=self.worker_id)
+        for error in (self._engine.failure, *ended):
+            if isinstance(error, Exception):
+                raise error
 
     async def _serve(self) -> None:
         starting = asyncio.create_task(self._start())
-        await self._first_of(starting, self._stopping.wait())
-        if not starting.done():
+        try:
+            await self._first_of(starting, self._stopping.wait())
+            if not starting.done():
+                return
+            gateway = await starting
+        finally:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
-            return
-        gateway = await starting
         while not self._stopping.is_set():
             await self._consume(gateway)
             if not self._stopping.is_set():
                 await self._recover(gateway)
-        if self._engine.failure:
-            raise self._engine.failure
 
     async def _start(self) -> Gateway:
         info = await self._engine.start()
@@ -158,17 +171,28 @@ class Worker:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), self._settings.breaker_probe)
                 return
+            probe = asyncio.create_task(self._probe(gateway))
+            await self._first_of(probe, self._stopping.wait())
+            if not probe.done():
+                probe.cancel()
+                return
             try:
-                await gateway.ping()
-                await self._store.exists(PROBE_KEY)
-                if self._engine.info is None:
-                    raise EngineFailed("the engine is not warm yet")
+                await probe
             except ItemForgeError as error:
                 log.warning("still_broken", error=error)
                 continue
             self._breaker.close()
             log.info("consuming_resumed")
             return
+
+    async def _probe(self, gateway: Gateway) -> None:
+        await gateway.ping()
+        await self._store.exists(PROBE_KEY)
+        if self._engine.info is None:
+            raise EngineFailed("the engine is not warm yet")
+        # What answers a question may still refuse a picture (a full disk, a missing right).
+        if waiting := sum(job.waits for job in self._jobs.values()):
+            raise StorageUnavailable(f"{waiting} finished jobs wait for storage or gateway")
 
     async def _drain(self) -> None:
         """Finish what the engine has begun, give the rest back."""
@@ -178,7 +202,7 @@ class Worker:
                 job.interrupt(GivenBack("the worker stops"))
         if self._tasks:
             log.info("draining", jobs=len(self._jobs))
-            ended = asyncio.gather(*self._tasks)
+            ended = asyncio.wait(set(self._tasks))
             await self._first_of(ended, self._at_once.wait(), within=self._settings.drain_timeout)
         for job in self._jobs.values():
             job.interrupt(GivenBack("the worker stops at once"))
@@ -191,11 +215,13 @@ class Worker:
     async def _first_of(self, *work: Awaitable[object], within: float | None = None) -> None:
         """Wait for the first to end; those made here from coroutines are cancelled, tasks are not."""
         tasks = [asyncio.ensure_future(w) for w in work]
-        await asyncio.wait(tasks, timeout=within, return_when=asyncio.FIRST_COMPLETED)
-        for task, given in zip(tasks, work, strict=True):
-            if task is not given and not task.done():
+        ours = [task for task, given in zip(tasks, work, strict=True) if task is not given]
+        try:
+            await asyncio.wait(tasks, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in ours:
                 task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+            await asyncio.gather(*ours, return_exceptions=True)
 
     # ── Jobs ───────────────────────────────────────────────────────────────────────────────────
 
@@ -209,10 +235,10 @@ class Worker:
     def _begin(self, delivery: Delivery, message: JobMessage, claim: Claim) -> None:
         params = claim.params or message.params
         job = Job(claim.request_id, params, claim.attempt, claim.alone, delivery)
-        if job.row_id(0) in self._jobs:  # a second copy, where no claim tells them apart
+        if job.key in self._jobs:  # a second copy, where no claim tells them apart
             self._spawn(send_back(self._broker, delivery, job.tries, delay="30s"))
             return
-        self._jobs[job.row_id(0)] = job
+        self._jobs[job.key] = job
         self._news.set()
         self._spawn(self._deliver(job))
 
@@ -229,7 +255,7 @@ class Worker:
             try:
                 await self._courier.deliver(job)
             finally:
-                del self._jobs[job.row_id(0)]
+                del self._jobs[job.key]
                 self._wake()
 
     def _wake(self) -> None:
@@ -239,10 +265,8 @@ class Worker:
     # ── The engine ─────────────────────────────────────────────────────────────────────────────
 
     def _on_event(self, event: Event) -> None:
-        request = event.row_id.rsplit("/", 1)[0]
-        job = self._jobs.get(f"{request}/0")
-        drawing = job.drawings.get(event.row_id) if job else None
-        if drawing is None:
+        found = (job.drawings.get(event.row_id) for job in self._jobs.values())
+        if (drawing := next((d for d in found if d is not None), None)) is None:
             return  # of a job that has ended
         match event:
             case Progress(step=step, steps=steps):
@@ -251,11 +275,12 @@ class Worker:
                 drawing.preview = base64.b64encode(jpeg).decode()
             case Finished():
                 drawing.step = drawing.steps
-                _resolve(drawing, event)
+                if not drawing.done.done():
+                    drawing.done.set_result(event)
             case Failed(error=error, retryable=retryable):
-                _resolve(drawing, EngineFailed(error) if retryable else InvalidInput(error))
+                drawing.fail(EngineFailed(error) if retryable else InvalidInput(error))
             case Cancelled():
-                _resolve(drawing, Dropped("cancelled"))
+                drawing.fail(EngineFailed("the engine cancelled a row that nobody gave up"))
         if drawing.done.done():
             self._wake()
 
@@ -286,7 +311,8 @@ class Worker:
         self._news.set()
 
     async def _beat(self, gateway: Gateway) -> None:
-        rows = [row for job in self._jobs.values() for row in job.heartbeat_rows()]
+        jobs = list(self._jobs.values())
+        rows = [row for job in jobs for row in job.heartbeat_rows()]
         in_hand = sum(job.rows_in_engine for job in self._jobs.values())
         free = max(0, self._batch_size - in_hand) if self.state is WorkerState.READY else 0
         beat = Heartbeat(worker_id=self.worker_id, state=self.state, free=free, rows=rows)
@@ -296,10 +322,11 @@ class Worker:
             log.warning("heartbeat_not_delivered", error=error)
             return
         for answer in answers:
-            self._obey(answer)
+            # Not those that were begun meanwhile: a newer attempt is not lost because an older one is.
+            self._obey(answer, [job for job in jobs if job.request_id == answer.request_id])
 
-    def _obey(self, answer: HeartbeatAnswer) -> None:
-        for job in [j for j in self._jobs.values() if j.request_id == answer.request_id]:
+    def _obey(self, answer: HeartbeatAnswer, jobs: list[Job]) -> None:
+        for job in jobs:
             if answer.cancel or answer.lost:
                 job.interrupt(Dropped("cancelled" if answer.cancel else "another attempt has it"))
                 for row_id in job.drawings:
@@ -308,12 +335,3 @@ class Worker:
                 if drawing.watched != answer.watch and not drawing.done.done():
                     drawing.watched = answer.watch
                     self._engine.watch(row_id, answer.watch)
-
-
-def _resolve(drawing: Drawing, result: Finished | Exception) -> None:
-    if drawing.done.done():
-        return
-    if isinstance(result, Exception):
-        drawing.done.set_exception(result)
-    else:
-        drawing.done.set_result(result)

@@ -17,6 +17,8 @@ log = structlog.get_logger(__name__)
 
 #: Oldest pictures go first above this many bytes.
 MAX_BYTES = 2 * 1024**3
+#: What every whole PNG ends with; a file that lost its end with the power must not become the picture.
+_PNG_END = b"IEND\xaeB`\x82"
 
 
 class Spool:
@@ -43,11 +45,12 @@ class Spool:
             log.warning("spool_unwritable", error=error, request_id=str(request_id))
 
     def get(self, request_id: UUID, n: int, params: JobParams) -> bytes | None:
-        """The picture, if it was spooled for the same request and parameters."""
+        """The picture, if it was spooled whole for the same request and parameters."""
         try:
-            return self._path(request_id, n, params).read_bytes()
+            png = self._path(request_id, n, params).read_bytes()
         except OSError:
             return None
+        return png if png.endswith(_PNG_END) else None
 
     def drop(self, request_id: UUID, n: int, params: JobParams) -> None:
         """Forget a picture that is stored."""
