@@ -26,7 +26,7 @@ async def test_with_a_key_everything_but_the_probes_needs_it(settings: GatewaySe
             ("POST", "/generate"),
             ("GET", f"/status/{REQUEST_ID}"),
             ("PUT", f"/update_db/{REQUEST_ID}"),
-            ("GET", "/docs"),
+            ("POST", "/docs"),
             ("GET", "/nothing"),
         ):
             answer = await rig.http.request(method, path)
@@ -34,8 +34,8 @@ async def test_with_a_key_everything_but_the_probes_needs_it(settings: GatewaySe
             assert answer.headers["content-type"] == "application/problem+json"
             assert answer.headers["www-authenticate"] == "Bearer"
             assert answer.headers["itemforge-contract"] == "1"
-        assert (await rig.http.get("/healthz")).status_code == 200
-        assert (await rig.http.get("/readyz")).status_code == 200
+        for path in ("/healthz", "/readyz", "/docs", "/openapi.json", "/static-offline-docs/swagger-ui.css"):
+            assert (await rig.http.get(path)).status_code == 200, path
 
 
 KEYS = [

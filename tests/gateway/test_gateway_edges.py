@@ -161,4 +161,9 @@ async def test_the_documentation_has_examples_and_problems(rig: Rig) -> None:
     assert "application/problem+json" in post["responses"]["422"]["content"]
     assert spec["components"]["schemas"]["GenerationRequest"]["examples"]
     assert "HTTPValidationError" not in json.dumps(spec)
-    assert (await rig.http.get("/docs")).status_code == 200
+    page = await rig.http.get("/docs")
+    assert page.status_code == 200
+    assert "https://" not in page.text, "it shows where no CDN is reached"
+    operations = [operation["operationId"] for path in spec["paths"].values() for operation in path.values()]
+    assert "create_generation" in operations
+    assert len(set(operations)) == len(operations)

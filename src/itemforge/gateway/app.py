@@ -70,6 +70,7 @@ def create_app(
         summary="From a prompt to a 2D game item in a game's own art style.",
         lifespan=_lifespan,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,  # what generated clients call a method
         # Documentation only: `Access` has checked before any route is looked for.
         dependencies=[Depends(scheme) for scheme in _KEYS] if settings.admin_key else None,
     )

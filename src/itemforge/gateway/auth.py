@@ -1,6 +1,6 @@
 """Who may come in.
 
-With a key set, every route but the probes and the public pictures needs it. Without one the gateway
+With a key set, every route but the probes, the documentation and the public pictures needs it. Without one the gateway
 serves loopback only, and then it trusts no web page either: a foreign Host header is DNS rebinding, a
 foreign Origin is a page that posts behind its visitor's back.
 """
@@ -17,6 +17,9 @@ from itemforge.gateway.problems import problem
 from itemforge.settings import GatewaySettings
 
 PROBES = ("/healthz", "/readyz")
+#: The API's own description, which is the same everywhere and tells nothing of anybody.
+_DOCS = ("/docs", "/openapi.json")
+_DOCS_FILES = "/static-offline-docs/"
 _SEED_ROUTES = ("/generate", "/status/", "/update_db/")
 
 
@@ -73,7 +76,8 @@ class Access:
 
     def _wrong_key(self, scope: Scope, headers: Headers) -> str | None:
         state = scope.setdefault("state", {})
-        if scope["path"].startswith("/objects/") and scope["method"] in ("GET", "HEAD"):
+        open_path = scope["path"] in _DOCS or scope["path"].startswith((_DOCS_FILES, "/objects/"))
+        if open_path and scope["method"] in ("GET", "HEAD"):
             state["owner"] = "public"
             return None
         given = _given(headers)

@@ -16,14 +16,14 @@ router = APIRouter()
 
 
 @router.get("/v1/workers", tags=["fleet"], responses=documented(401, 503))
-async def workers(gateway: GatewayDep) -> list[WorkerView]:
+async def list_workers(gateway: GatewayDep) -> list[WorkerView]:
     """Workers by their last heartbeat."""
     fleet = await heartbeats.fleet(gateway.db, gateway.settings.worker_timeout)
     return [WorkerView(**vars(worker)) for worker in fleet]
 
 
 @router.get("/v1/stats", tags=["fleet"], responses=documented(401, 503))
-async def stats(gateway: GatewayDep) -> Stats:
+async def get_stats(gateway: GatewayDep) -> Stats:
     """How much waits and how much can be done at once."""
     settings = gateway.settings
     window = await publishing.window(gateway.db, settings.relay_window, settings.worker_timeout)

@@ -47,7 +47,7 @@ def _unknown() -> Refusal:
 
 
 @router.post("", status_code=202, responses=_SUBMIT)
-async def submit(
+async def create_generation(
     body: GenerationRequest,
     gateway: GatewayDep,
     owner: OwnerDep,
@@ -61,7 +61,7 @@ async def submit(
 
 
 @router.put("/{request_id}", status_code=202, responses=_SUBMIT)
-async def submit_as(
+async def put_generation(
     request_id: UUID,
     body: GenerationRequest,
     gateway: GatewayDep,
@@ -75,7 +75,7 @@ async def submit_as(
 
 
 @router.get("", responses=documented(401, 422, 503))
-async def listed(
+async def list_generations(
     gateway: GatewayDep,
     request: Request,
     status: Annotated[str | None, Query(description="a status, in any case")] = None,
@@ -97,13 +97,13 @@ async def listed(
 
 
 @router.get("/{request_id}", responses=documented(401, 404, 422, 503))
-async def one(request_id: UUID, gateway: GatewayDep, request: Request) -> Generation:
+async def get_generation(request_id: UUID, gateway: GatewayDep, request: Request) -> Generation:
     """A generation as it stands now."""
     return await _view(gateway, request, await found(gateway, request_id))
 
 
 @router.delete("/{request_id}", status_code=204, responses=documented(401, 404, 422, 503))
-async def delete(request_id: UUID, gateway: GatewayDep) -> None:
+async def delete_generation(request_id: UUID, gateway: GatewayDep) -> None:
     """Delete a generation with its pictures; an open one is cancelled first."""
     row = await requests.delete(gateway.db, request_id)
     if row is None:
@@ -112,7 +112,7 @@ async def delete(request_id: UUID, gateway: GatewayDep) -> None:
 
 
 @router.post("/{request_id}/cancel", responses=documented(401, 404, 409, 422, 503))
-async def cancel(request_id: UUID, gateway: GatewayDep, request: Request) -> Generation:
+async def cancel_generation(request_id: UUID, gateway: GatewayDep, request: Request) -> Generation:
     """Cancel at once, waiting or running; again is no error."""
     row = await requests.cancel(gateway.db, request_id)
     if row is None:
@@ -123,7 +123,7 @@ async def cancel(request_id: UUID, gateway: GatewayDep, request: Request) -> Gen
 
 
 @router.post("/{request_id}/retry", status_code=202, responses=_SUBMIT | documented(404))
-async def retry(
+async def retry_generation(
     request_id: UUID,
     gateway: GatewayDep,
     owner: OwnerDep,

@@ -33,7 +33,7 @@ Number = Annotated[int, Query(ge=0, le=15, description="which image")]
     response_class=Response,
     responses={200: {"content": {"image/png": {}}}, **documented(401, 404, 409, 422, 503)},
 )
-async def image(request_id: UUID, gateway: GatewayDep, request: Request, n: Number = 0) -> Response:
+async def get_image(request_id: UUID, gateway: GatewayDep, request: Request, n: Number = 0) -> Response:
     """The PNG as drawn, with its recipe inside. 409 while it is not drawn yet."""
     row = _drawn(await found(gateway, request_id), n)
     try:
@@ -55,7 +55,7 @@ async def image(request_id: UUID, gateway: GatewayDep, request: Request, n: Numb
     response_class=Response,
     responses={200: {"content": {"image/jpeg": {}}}, **documented(401, 404, 409, 422, 503)},
 )
-async def small(
+async def get_thumbnail(
     request_id: UUID,
     gateway: GatewayDep,
     request: Request,
@@ -76,7 +76,7 @@ async def small(
     response_class=Response,
     responses={200: {"content": {"image/png": {}, "image/jpeg": {}}}, **documented(404, 422, 503)},
 )
-async def stored(key: str, gateway: GatewayDep, request: Request) -> Response:
+async def get_object(key: str, gateway: GatewayDep, request: Request) -> Response:
     """A public object of a folder store; its address never changes its bytes."""
     suffix = key.rpartition(".")[2]
     if not gateway.serves_objects or not _PUBLIC.fullmatch(key) or suffix not in _TYPES:

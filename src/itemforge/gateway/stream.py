@@ -53,7 +53,7 @@ data: {"image": 0, "jpeg_base64": "/9j/4AAQ…"}
         **documented(401, 404, 422, 503),
     },
 )
-async def follow(
+async def stream_events(
     request_id: UUID,
     gateway: GatewayDep,
     request: Request,

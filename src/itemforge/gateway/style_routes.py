@@ -14,7 +14,7 @@ _FOREVER = "private, max-age=31536000, immutable"
 
 
 @router.get("", responses=documented(401, 503))
-async def listed(gateway: GatewayDep) -> list[StyleView]:
+async def list_styles(gateway: GatewayDep) -> list[StyleView]:
     """The styles that fit this deployment's base model, in their current versions."""
     packs = await gateway.catalog.list()
     fitting = [pack for pack in packs if pack.base in (None, gateway.model.base)]
@@ -26,7 +26,7 @@ async def listed(gateway: GatewayDep) -> list[StyleView]:
     response_class=Response,
     responses={200: {"content": {"application/octet-stream": {}}}, **documented(401, 404, 422, 503)},
 )
-async def blob(sha256: str, gateway: GatewayDep) -> Response:
+async def get_style_blob(sha256: str, gateway: GatewayDep) -> Response:
     """A LoRA file by its hash."""
     data = await gateway.catalog.blob(sha256)
     return Response(
@@ -41,7 +41,7 @@ async def blob(sha256: str, gateway: GatewayDep) -> Response:
     response_class=Response,
     responses={200: {"content": {"application/toml": {}}}, **documented(401, 404, 422, 503)},
 )
-async def toml(style: str, version: str, gateway: GatewayDep) -> Response:
+async def get_style_pack(style: str, version: str, gateway: GatewayDep) -> Response:
     """A style pack; `version` is a number, or `current`."""
     number = version
     if version == "current":

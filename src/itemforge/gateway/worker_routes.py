@@ -25,7 +25,7 @@ _MAX_REPORTS = 256
 
 
 @router.post("/claims")
-async def claim(body: ClaimRequest, gateway: GatewayDep) -> list[Claim]:
+async def claim_jobs(body: ClaimRequest, gateway: GatewayDep) -> list[Claim]:
     """Lease requests to a worker. An empty list asks only whether claims are spoken here."""
     if not body.jobs:
         return []
@@ -40,7 +40,7 @@ async def heartbeat(body: Heartbeat, gateway: GatewayDep) -> list[HeartbeatAnswe
 
 
 @router.post("/reports")
-async def report(
+async def report_results(
     body: Annotated[list[Report], Body(max_length=_MAX_REPORTS)], gateway: GatewayDep
 ) -> list[ReportAnswer]:
     """End attempts. 409 for an attempt that is not the row's any more: drop the result."""
