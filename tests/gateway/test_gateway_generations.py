@@ -266,6 +266,7 @@ async def test_the_whole_way_is_told_by_one_generation(rig: Rig) -> None:
     done = (await rig.http.get(path)).json()
     url = f"https://store.example/generated/{body['id']}.png"
     assert (done["status"], done["image_url"]) == ("Completed", url)
+    assert done["progress"] == {"step": 50, "steps": 50}
     assert done["images"] == [{"n": 0, "seed": "7", "url": url, "width": 64, "height": 64}]
 
 
