@@ -71,6 +71,24 @@ def test_a_gateway_that_is_away_is_said_in_one_line(tmp_path: Path) -> None:
     assert "127.0.0.1:9" in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("a key", "--style", "nowhere"), "nowhere"),
+        (("a key", "--steps", "0"), "--steps"),
+        (("--like", "no-such.png"), "no-such.png"),
+    ],
+)
+def test_generate_says_what_is_wrong_in_one_line(
+    arguments: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    ended = run(tmp_path, "generate", *arguments, "--out", "x.png")
+    assert ended.returncode in (2, 64)
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "x.png").exists()
+
+
 def test_wrong_settings_are_said_in_one_line(tmp_path: Path) -> None:
     ended = run(tmp_path, "worker", ITEMFORGE_LEASE="x", ITEMFORGE_BREAKER_AFTER="none")
     assert ended.returncode == 64

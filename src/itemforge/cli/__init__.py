@@ -6,10 +6,19 @@ Heavy imports happen inside the commands, so that `itemforge --help` and the gat
 import os
 import sys
 
-from itemforge.errors import ConfigurationError, GatewayRefused, ItemForgeError
+from itemforge.errors import (
+    ConfigurationError,
+    GatewayRefused,
+    InvalidInput,
+    InvalidStyle,
+    ItemForgeError,
+    RetryableError,
+    StyleNotFound,
+)
 
 #: Exit codes (sysexits.h): wrong usage or settings, something that must be reached is away, other failures.
 USAGE, UNAVAILABLE, FAILED = 64, 69, 1
+_ASKED_WRONGLY = (ConfigurationError, GatewayRefused, InvalidInput, InvalidStyle, StyleNotFound)
 
 
 def run() -> None:
@@ -18,12 +27,12 @@ def run() -> None:
 
     try:
         app()
-    except (ConfigurationError, GatewayRefused) as error:
+    except _ASKED_WRONGLY as error:
         _end(error, USAGE)
+    except RetryableError as error:
+        _end(error, UNAVAILABLE)
     except ItemForgeError as error:
-        from itemforge.errors import RetryableError
-
-        _end(error, UNAVAILABLE if isinstance(error, RetryableError) else FAILED)
+        _end(error, FAILED)
     except BrokenPipeError:
         # The reader of our output (head, less) has enough; Python must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
