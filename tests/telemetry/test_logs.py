@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import subprocess
 import sys
 import threading
 import warnings
@@ -140,12 +141,17 @@ def test_warnings_and_uncaught_exceptions_are_lines_too(lines: Lines) -> None:
     assert "the end" in str(uncaught["error"])
 
 
-def test_libraries_with_handlers_of_their_own_take_the_same_way(lines: Lines) -> None:
-    import transformers.utils.logging
-    from diffusers.utils import logging as diffusers_logging
-
-    import itemforge.engine.model  # noqa: F401  # whoever draws has imported it
-
-    transformers.utils.logging.get_logger("transformers.some.part").warning("from %s", "transformers")
-    diffusers_logging.get_logger("diffusers.some.part").warning("from diffusers")
-    assert [line["message"] for line in lines()] == ["from transformers", "from diffusers"]
+def test_libraries_with_handlers_of_their_own_take_the_same_way() -> None:
+    # In a process of its own: other tests may have told these libraries to be silent.
+    code = """
+from itemforge.settings import EngineSettings
+from itemforge.telemetry.logs import setup_logs
+setup_logs(EngineSettings(log_format="json"), "engine")
+import itemforge.engine.model
+import transformers.utils.logging, diffusers.utils.logging
+transformers.utils.logging.get_logger("transformers.some.part").warning("from %s", "transformers")
+diffusers.utils.logging.get_logger("diffusers.some.part").warning("from diffusers")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    told = [json.loads(line)["message"] for line in ended.stderr.splitlines()]
+    assert told == ["from transformers", "from diffusers"]
