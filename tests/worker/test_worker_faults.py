@@ -294,10 +294,10 @@ async def test_a_lost_attempt_does_not_take_a_newer_one_with_it(claims: System) 
 
     older, newer = job(1), job(2)
     worker = claims.worker()
-    worker._jobs[older.key] = older
+    worker._jobs.add(older)
 
     def begin_newer() -> None:
-        worker._jobs[newer.key] = newer
+        worker._jobs.add(newer)
 
     await worker._beat(LostTooLate(begin_newer))
     assert older.interruption is not None

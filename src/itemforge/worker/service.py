@@ -5,23 +5,20 @@ first, queue last, so a worker that takes a message can draw it.
 """
 
 import asyncio
-import base64
 import contextlib
 import socket
 import uuid
 from collections.abc import Awaitable, Coroutine
-from uuid import UUID
 
 import structlog
 
 from itemforge.broker.face import Broker, Consumer, Delivery
-from itemforge.contract import Claim, Heartbeat, HeartbeatAnswer, JobMessage, WorkerState
-from itemforge.engine.rows import Cancelled, Event, Failed, Finished, Preview, Progress
+from itemforge.contract import Claim, Heartbeat, JobMessage, WorkerState
+from itemforge.engine.rows import Event
 from itemforge.errors import (
     EngineFailed,
     GatewayRefused,
     GatewayUnavailable,
-    InvalidInput,
     ItemForgeError,
     StorageUnavailable,
 )
@@ -32,8 +29,9 @@ from itemforge.worker.breaker import Breaker
 from itemforge.worker.delivery import Courier
 from itemforge.worker.engine_process import DEFAULT_FACTORY, EngineProcess
 from itemforge.worker.gateway_client import Gateway, GatewayStyles, HttpCaller, find_gateway
+from itemforge.worker.in_hand import JobsInHand, obey
 from itemforge.worker.intake import Intake, send_back
-from itemforge.worker.job import Dropped, GivenBack, Job
+from itemforge.worker.job import GivenBack, Job
 from itemforge.worker.plan import Planner
 
 log = structlog.get_logger(__name__)
@@ -71,7 +69,7 @@ class Worker:
         self._consumer: Consumer | None = None
         self._intake: Intake | None = None
         self._courier: Courier | None = None
-        self._jobs: dict[tuple[UUID, int | None], Job] = {}
+        self._jobs = JobsInHand()
         self._tasks: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         self._batch_size = 1
@@ -191,21 +189,18 @@ class Worker:
         if self._engine.info is None:
             raise EngineFailed("the engine is not warm yet")
         # What answers a question may still refuse a picture (a full disk, a missing right).
-        if waiting := sum(job.waits for job in self._jobs.values()):
+        if waiting := self._jobs.waiting:
             raise StorageUnavailable(f"{waiting} finished jobs wait for storage or gateway")
 
     async def _drain(self) -> None:
         """Finish what the engine has begun, give the rest back."""
         self._enter(WorkerState.DRAINING)
-        for job in self._jobs.values():
-            if not job.started:
-                job.interrupt(GivenBack("the worker stops"))
+        self._jobs.interrupt(GivenBack("the worker stops"), started=False)
         if self._tasks:
             log.info("draining", jobs=len(self._jobs))
             ended = asyncio.wait(set(self._tasks))
             await self._first_of(ended, self._at_once.wait(), within=self._settings.drain_timeout)
-        for job in self._jobs.values():
-            job.interrupt(GivenBack("the worker stops at once"))
+        self._jobs.interrupt(GivenBack("the worker stops at once"), started=True)
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=_LAST_WORDS)
             for task in late:
@@ -229,16 +224,15 @@ class Worker:
         """How many more images may be claimed."""
         if self._engine.info is None:
             return 0
-        in_hand = sum(job.rows_in_engine for job in self._jobs.values())
-        return max(0, BATCHES_IN_HAND * self._batch_size - in_hand)
+        return max(0, BATCHES_IN_HAND * self._batch_size - self._jobs.images)
 
     def _begin(self, delivery: Delivery, message: JobMessage, claim: Claim) -> None:
         params = claim.params or message.params
         job = Job(claim.request_id, params, claim.attempt, claim.alone, delivery)
-        if job.key in self._jobs:  # a second copy, where no claim tells them apart
+        if job in self._jobs:  # a second copy, where no claim tells them apart
             self._spawn(send_back(self._broker, delivery, job.tries, delay="30s"))
             return
-        self._jobs[job.key] = job
+        self._jobs.add(job)
         self._news.set()
         self._spawn(self._deliver(job))
 
@@ -255,7 +249,7 @@ class Worker:
             try:
                 await self._courier.deliver(job)
             finally:
-                del self._jobs[job.key]
+                self._jobs.remove(job)
                 self._wake()
 
     def _wake(self) -> None:
@@ -265,29 +259,12 @@ class Worker:
     # ── The engine ─────────────────────────────────────────────────────────────────────────────
 
     def _on_event(self, event: Event) -> None:
-        found = (job.drawings.get(event.row_id) for job in self._jobs.values())
-        if (drawing := next((d for d in found if d is not None), None)) is None:
-            return  # of a job that has ended
-        match event:
-            case Progress(step=step, steps=steps):
-                drawing.step, drawing.steps = step, steps
-            case Preview(jpeg=jpeg):
-                drawing.preview = base64.b64encode(jpeg).decode()
-            case Finished():
-                drawing.step = drawing.steps
-                if not drawing.done.done():
-                    drawing.done.set_result(event)
-            case Failed(error=error, retryable=retryable):
-                drawing.fail(EngineFailed(error) if retryable else InvalidInput(error))
-            case Cancelled():
-                drawing.fail(EngineFailed("the engine cancelled a row that nobody gave up"))
-        if drawing.done.done():
+        if self._jobs.hear(event):
             self._wake()
 
     def _on_engine_lost(self, reason: str) -> None:
         self._breaker.failure("engine", reason)
-        for job in self._jobs.values():
-            job.engine_lost(reason)
+        self._jobs.engine_lost(reason)
         if self._engine.failure:
             self.stop()
         self._wake()
@@ -311,27 +288,13 @@ class Worker:
         self._news.set()
 
     async def _beat(self, gateway: Gateway) -> None:
-        jobs = list(self._jobs.values())
+        jobs = list(self._jobs)
         rows = [row for job in jobs for row in job.heartbeat_rows()]
-        in_hand = sum(job.rows_in_engine for job in self._jobs.values())
-        free = max(0, self._batch_size - in_hand) if self.state is WorkerState.READY else 0
+        free = max(0, self._batch_size - self._jobs.images) if self.state is WorkerState.READY else 0
         beat = Heartbeat(worker_id=self.worker_id, state=self.state, free=free, rows=rows)
         try:
             answers = await gateway.heartbeat(beat)
         except (GatewayUnavailable, GatewayRefused) as error:
             log.warning("heartbeat_not_delivered", error=error)
             return
-        for answer in answers:
-            # Not those that were begun meanwhile: a newer attempt is not lost because an older one is.
-            self._obey(answer, [job for job in jobs if job.request_id == answer.request_id])
-
-    def _obey(self, answer: HeartbeatAnswer, jobs: list[Job]) -> None:
-        for job in jobs:
-            if answer.cancel or answer.lost:
-                job.interrupt(Dropped("cancelled" if answer.cancel else "another attempt has it"))
-                for row_id in job.drawings:
-                    self._engine.cancel(row_id)
-            for row_id, drawing in job.drawings.items():
-                if drawing.watched != answer.watch and not drawing.done.done():
-                    drawing.watched = answer.watch
-                    self._engine.watch(row_id, answer.watch)
+        obey(self._engine, answers, jobs)
