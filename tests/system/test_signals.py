@@ -23,6 +23,32 @@ def _children(pid: int) -> list[int]:
     return found
 
 
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for the signal (proc(5), SigCgt)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
+def test_a_signal_while_the_program_is_still_being_imported_ends_it_cleanly(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "itemforge", "up", "--port", "0", "--home", str(tmp_path / "home")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment({}),
+    )
+    try:
+        wait_until(lambda: _catches(process.pid, signal.SIGTERM), 60, every=0.001)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait(30)
+    assert process.returncode == 0
+    assert "Traceback" not in said
+
+
 @pytest.mark.parametrize(
     ("phase", "number"),
     [("starting", signal.SIGINT), ("loading", signal.SIGTERM), ("serving", signal.SIGINT)],

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ def up(host: Host = None, port: Port = None, home: Home = None) -> None:
 
     Ends cleanly on Ctrl+C or SIGTERM: what is being drawn is finished; a second one ends at once.
     """
+    _nothing_to_drain_yet()
     gateway = load(GatewaySettings, host=host, port=port, home=home)
     # The embedded system owns its database: its queue lives in this process only.
     gateway = load(
@@ -90,6 +92,7 @@ def _embedded_worker(settings: GatewaySettings, port: int) -> WorkerSettings:
 
 def gateway(host: Host = None, port: Port = None, home: Home = None) -> None:
     """Run the API gateway on RabbitMQ, with the database of DATABASE_URL."""
+    _nothing_to_drain_yet()
     settings = load(GatewaySettings, host=host, port=port, home=home)
     settings.require_amqp_url()
     setup_logs(settings, "gateway")
@@ -123,6 +126,7 @@ def worker(
 
     SIGTERM and Ctrl+C drain: what is being drawn is finished; a second one ends at once.
     """
+    _nothing_to_drain_yet()
     settings = load(WorkerSettings, home=home, worker_port=probe_port)
     settings.require_amqp_url()
     setup_logs(settings, "worker")
@@ -151,6 +155,12 @@ async def _worker(settings: WorkerSettings) -> None:
         await broker.close()
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
+
+
+def _nothing_to_drain_yet() -> None:
+    """Until `_signals` takes over, a signal ends the process cleanly: there is nothing to finish."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
 
 
 @contextmanager
