@@ -94,6 +94,7 @@ class Worker:
     state: WorkerState
     free: int
     in_hand: int
+    held: int
     first_seen: datetime
     last_seen: datetime
     live: bool

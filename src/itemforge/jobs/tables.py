@@ -1,4 +1,5 @@
-"""The tables: `requests` is the truth and the outbox, `events` its history, `workers` who is alive."""
+"""The tables: `requests` is the truth and the outbox, `events` its history, `workers` who is alive,
+`api_keys` who may come in."""
 
 from sqlalchemy import (
     JSON,
@@ -58,6 +59,7 @@ requests = Table(
     Column("deleted_at", UtcTime),  # hidden; stays a while so that late messages find an ended request
     Index("uq_requests_owner_idempotency_key", "owner", "idempotency_key", unique=True),
     Index("ix_requests_created_at_id", "created_at", "id"),
+    Index("ix_requests_owner_created_at_id", "owner", "created_at", "id"),
     Index("ix_requests_status_created_at", "status", "created_at"),
     Index("ix_requests_style_created_at", "style", "created_at"),
     Index("ix_requests_finished_at", "finished_at"),
@@ -91,6 +93,22 @@ workers = Table(
     Column("state", String(16), nullable=False),
     Column("free", Integer, nullable=False),
     Column("in_hand", Integer, nullable=False),  # images
+    Column("held", Integer, nullable=False, server_default="0"),  # messages that wait unclaimed in the worker
     Column("first_seen", UtcTime, nullable=False),
     Column("last_seen", UtcTime, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("role", String(16), nullable=False),  # user, worker or admin
+    Column("hash", String(64), nullable=False),  # sha256 of the key in hex; the key itself is nowhere
+    Column("rate", Integer),  # submissions a minute; NULL: the gateway's setting
+    Column("quota", Integer),  # images a day; NULL: the gateway's setting
+    Column("created_at", UtcTime, nullable=False),
+    Column("last_used_at", UtcTime),
+    Column("revoked_at", UtcTime),
+    Index("uq_api_keys_hash", "hash", unique=True),
 )
