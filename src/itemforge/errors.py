@@ -16,6 +16,7 @@ ItemForgeError
     ├── InvalidStyle           a style pack that cannot be used with this base model
     ├── ModelError             a model or LoRA file that cannot be loaded
     ├── GatewayRefused         the gateway answered 4xx
+    ├── QuotaExceeded          an owner's images of a day are used up
     └── ConfigurationError     a setting is missing or contradicts another
 
 The family decides what a worker does with a job: Retryable goes back by a retry queue, Permanent fails
@@ -93,6 +94,17 @@ class GatewayRefused(PermanentError):
         super().__init__(f"the gateway refused the call ({status}): {detail}")
         self.status = status
         self.detail = detail
+
+
+class QuotaExceeded(PermanentError):
+    """The owner's images of the last 24 hours are used up.
+
+    `wait` is the seconds until enough of them are older; None when the quota is less than what is asked.
+    """
+
+    def __init__(self, quota: int, wait: float | None) -> None:
+        super().__init__(f"the quota of {quota} images a day is used up")
+        self.wait = wait
 
 
 class ConfigurationError(PermanentError):

@@ -192,7 +192,27 @@ class GatewaySettings(BrokerSettings, StorageSettings):
         description="postgresql://… or sqlite:///…; default a SQLite file at home",
     )
     admin_key: ApiKey | None = Field(
-        default=None, description="API key; required when listening beyond loopback"
+        default=None, description="bootstrap admin key, which also holds while the database is away"
+    )
+    key_cache: float = Field(
+        default=5.0,
+        ge=0,
+        description="seconds that a key's look-up is believed; a revoked one ends that soon",
+    )
+    wrong_keys: int = Field(
+        default=10, ge=1, description="wrong keys a minute that one address may try before it has to wait"
+    )
+    rate_limit: int = Field(
+        default=600,
+        ge=0,
+        description="submissions a minute of a user key that has no rate of its own; 0: any",
+    )
+    quota: int = Field(
+        default=2000, ge=0, description="images a day of a user key that has no quota of its own; 0: any"
+    )
+    trusted_proxies: str = Field(
+        default="127.0.0.1",
+        description="addresses and networks, with commas, of proxies whose X-Forwarded-For is believed",
     )
     seed_routes: Literal["key", "open", "off"] = Field(
         default="key", description="who may use /generate, /status and /update_db"

@@ -5,7 +5,6 @@ from pydantic import SecretStr
 from rig import MemoryStore, Rig, png, running, settings_for
 
 from itemforge.errors import ConfigurationError
-from itemforge.gateway.auth import check_exposure
 from itemforge.settings import GatewaySettings
 
 KEY = "correct horse battery staple"
@@ -125,12 +124,16 @@ async def test_without_a_key_no_web_page_can_post(rig: Rig) -> None:
         ("0.0.0.0", KEY, True),
     ],
 )
-def test_beyond_loopback_a_key_is_required(host: str, key: str | None, safe: bool, tmp_path: Path) -> None:
-    settings = settings_for("sqlite+aiosqlite:///x.db", tmp_path, host=host).model_copy(
+async def test_beyond_loopback_a_key_is_required(
+    host: str, key: str | None, safe: bool, tmp_path: Path
+) -> None:
+    settings = settings_for(f"sqlite+aiosqlite:///{tmp_path / 'a.db'}", tmp_path, host=host).model_copy(
         update={"admin_key": SecretStr(key) if key is not None else None}
     )
     if safe:
-        check_exposure(settings)
+        async with running(settings):
+            pass
     else:
-        with pytest.raises(ConfigurationError, match="ITEMFORGE_ADMIN_KEY"):
-            check_exposure(settings)
+        with pytest.raises(ConfigurationError, match="keys create.*ITEMFORGE_ADMIN_KEY"):
+            async with running(settings):
+                pass

@@ -54,10 +54,12 @@ async def test_the_whole_gateway_serves_the_shipped_styles(tmp_path: Path) -> No
         socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=1)
 
 
-def test_a_gateway_open_to_others_needs_a_key(tmp_path: Path) -> None:
+async def test_a_gateway_open_to_others_needs_a_key(tmp_path: Path) -> None:
     settings = settings_for(f"sqlite+aiosqlite:///{tmp_path / 'a.db'}", tmp_path, host="0.0.0.0")
-    with bind("127.0.0.1", 0) as listener, pytest.raises(ConfigurationError, match="ITEMFORGE_ADMIN_KEY"):
-        Server(settings, listener, MemoryBroker(), MemoryStore())  # type: ignore[arg-type]
+    server = Server(settings, bind("127.0.0.1", 0), MemoryBroker(), MemoryStore())  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="ITEMFORGE_ADMIN_KEY"):
+        async with server.running():
+            pass
 
 
 def test_db_upgrade_and_current_work_on_the_database_of_the_environment(

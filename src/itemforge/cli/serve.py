@@ -1,6 +1,7 @@
 """`up`, `gateway` and `worker`: the processes that stay."""
 
 import asyncio
+import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -52,7 +53,9 @@ async def _up(settings: GatewaySettings) -> None:
 
     listener = bind(settings.host, settings.port)
     broker = EmbeddedBroker(settings.retry_scale)
-    worker_settings = _embedded_worker(settings, listener.getsockname()[1])
+    # Its worker calls over HTTP as any other, with a key that lives as long as this process.
+    worker_key = secrets.token_urlsafe(32)
+    worker_settings = _embedded_worker(settings, listener.getsockname()[1], worker_key)
     worker = Worker(worker_settings, broker, open_store(worker_settings))
     with _signals(worker.stop):
         working = asyncio.create_task(worker.run())
@@ -62,7 +65,9 @@ async def _up(settings: GatewaySettings) -> None:
         from itemforge.gateway.server import Server
 
         try:
-            server = Server(settings, listener, broker, open_store(settings), embedded=True)
+            server = Server(
+                settings, listener, broker, open_store(settings), embedded=True, worker_key=worker_key
+            )
             async with server.running() as address:
                 _say(f"ItemForge answers at {address} (API: {address}/docs); Ctrl+C ends it")
                 await working
@@ -73,16 +78,15 @@ async def _up(settings: GatewaySettings) -> None:
             await broker.close()
 
 
-def _embedded_worker(settings: GatewaySettings, port: int) -> WorkerSettings:
+def _embedded_worker(settings: GatewaySettings, port: int, key: str) -> WorkerSettings:
     """The worker speaks to its gateway over loopback, as any other worker does over the network."""
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared, not bound
     host = everywhere.get(settings.host, settings.host)
-    key = settings.admin_key
     return load(
         WorkerSettings,
         home=settings.home,
         api_gateway_url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}",
-        api_key=key.get_secret_value() if key else None,
+        api_key=key,
         gateway_mode="claims",
         model=settings.model,
         default_style=settings.default_style,

@@ -5,8 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import structlog
-from fastapi import Depends, FastAPI
-from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 import itemforge
@@ -25,7 +24,9 @@ from itemforge.gateway import (
 )
 from itemforge.gateway.auth import Access
 from itemforge.gateway.context import Gateway, Styles
+from itemforge.gateway.keyring import check_exposure
 from itemforge.gateway.middleware import BodyLimit, Envelope
+from itemforge.gateway.openapi import describe_access
 from itemforge.gateway.relay import Relay
 from itemforge.jobs import migrate, publishing
 from itemforge.jobs.database import Database
@@ -42,8 +43,6 @@ _DATABASE_PAUSE = 2.0
 #: Seconds after which a background task that crashed (a bug) starts again.
 _CRASH_PAUSE = 1.0
 
-_KEYS = (HTTPBearer(auto_error=False), APIKeyHeader(name="X-API-Key", auto_error=False))
-
 
 def create_app(
     settings: GatewaySettings,
@@ -53,16 +52,18 @@ def create_app(
     catalog: Styles,
     model: ModelFacts,
     embedded: bool = False,
+    worker_key: str | None = None,
 ) -> FastAPI:
     """The gateway as an ASGI app. `app.state.gateway` is its `Gateway`.
 
-    `embedded`: queue and worker live in this process, so at the start every open row begins anew.
+    `embedded`: queue and worker live in this process, so at the start every open row begins anew; the
+    worker calls with `worker_key`.
 
     Raises:
         ConfigurationError: the database's address is wrong.
     """
     db = Database(settings.database_url)
-    gateway = Gateway(settings, db, broker, store, catalog, model, embedded)
+    gateway = Gateway(settings, db, broker, store, catalog, model, embedded, worker_key)
     # The documentation's pages come from this server, so they also show where no CDN is reached.
     app = FastAPIOffline(
         title="ItemForge",
@@ -71,8 +72,6 @@ def create_app(
         lifespan=_lifespan,
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,  # what generated clients call a method
-        # Documentation only: `Access` has checked before any route is looked for.
-        dependencies=[Depends(scheme) for scheme in _KEYS] if settings.admin_key else None,
     )
     app.state.gateway = gateway
     problems.install(app)
@@ -89,8 +88,9 @@ def create_app(
         app.include_router(seed_routes.router)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit)
-    app.add_middleware(Access, settings=settings)
+    app.add_middleware(Access, settings=settings, keyring=gateway.keyring)
     app.add_middleware(Envelope)
+    describe_access(app)
     return app
 
 
@@ -116,6 +116,7 @@ async def _open(gateway: Gateway) -> bool:
     """Migrate and, embedded, reopen; False while the database is away."""
     try:
         await migrate.upgrade(gateway.db)
+        await check_exposure(gateway.settings, gateway.db)
         if gateway.embedded:
             reopened = await publishing.reopen_all(gateway.db)
             log.info("open_requests_found", rows=reopened)

@@ -1,95 +1,142 @@
-"""Who may come in.
+"""Who may come in, and where.
 
-With a key set, every route but the probes, the documentation and the public pictures needs it. Without one the gateway
-serves loopback only, and then it trusts no web page either: a foreign Host header is DNS rebinding, a
-foreign Origin is a page that posts behind its visitor's back.
+A call needs a key, but for the probes, the documentation and the public pictures. Only on loopback, and only
+while no key was ever made, the gateway does without; then it trusts no web page either: a foreign Host header
+is DNS rebinding, a foreign Origin is a page that posts behind its visitor's back.
 """
 
-import hmac
-import ipaddress
+import re
 from urllib.parse import urlsplit
 
+import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from itemforge.errors import ConfigurationError
-from itemforge.gateway.problems import problem
+from itemforge.errors import DatabaseUnavailable
+from itemforge.gateway.keyring import LOCAL, OPEN, PUBLIC, Caller, Keyring
+from itemforge.gateway.limits import MovingWindow, network, whole_seconds
+from itemforge.gateway.listening import is_loopback
+from itemforge.gateway.problems import Refusal, problem
+from itemforge.jobs.keys import Role, digest
 from itemforge.settings import GatewaySettings
 
+log = structlog.get_logger(__name__)
+
 PROBES = ("/healthz", "/readyz")
-#: The API's own description, which is the same everywhere and tells nothing of anybody.
-_DOCS = ("/docs", "/openapi.json")
-_DOCS_FILES = "/static-offline-docs/"
-_SEED_ROUTES = ("/generate", "/status/", "/update_db/")
+#: The API's own description, which tells nothing of anybody, and pictures, by names that nobody guesses.
+_PUBLIC = re.compile(r"/docs|/openapi\.json|/static-offline-docs/.*|/objects/.*")
+_SEED_ROUTES = re.compile(r"/(generate|status/.*|update_db/.*)")
+#: What each role may do beside an admin, who may do everything. An address that is not here is an admin's.
+_ALLOWED = {
+    Role.USER: re.compile(r"/v1/generations(/.*)?|/v1/styles|/v1/stats|/generate|/status/.*"),
+    Role.WORKER: re.compile(
+        r"/v1/worker/.*|/v1/styles/blobs/[^/]+|/v1/styles/[^/]+/[^/]+\.toml|/update_db/.*"
+    ),
+}
 
 
-def is_loopback(host: str | None) -> bool:
-    """Whether a host name or address (without port) means this machine itself."""
-    if host is None:
-        return False
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def is_public(method: str, path: str) -> bool:
+    """Whether anybody may make this call."""
+    return path in PROBES or (method in ("GET", "HEAD") and _PUBLIC.fullmatch(path) is not None)
 
 
-def check_exposure(settings: GatewaySettings) -> None:
-    """Refuse to be reachable by others without a key.
-
-    Raises:
-        ConfigurationError: the host is not loopback and no key is set.
-    """
-    if not is_loopback(settings.host) and not _key(settings):
-        raise ConfigurationError(
-            f"listening on {settings.host} would let anybody in: set ITEMFORGE_ADMIN_KEY "
-            "(for example to the output of `openssl rand -hex 32`), or listen on 127.0.0.1"
-        )
-
-
-def _key(settings: GatewaySettings) -> bytes:
-    return settings.admin_key.get_secret_value().encode() if settings.admin_key else b""
+def roles(path: str) -> list[Role]:
+    """Whose keys may call this address; admin always."""
+    return [role for role, paths in _ALLOWED.items() if paths.fullmatch(path)] + [Role.ADMIN]
 
 
 class Access:
-    """ASGI middleware: refuses, or sets `request.state.owner`, whose turn and idempotency keys are counted."""
+    """ASGI middleware: refuses, or sets `request.state.caller`, and of it `owner` and `role`."""
 
-    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
+    def __init__(self, app: ASGIApp, settings: GatewaySettings, keyring: Keyring) -> None:
         self._app = app
-        self._key = _key(settings)
+        self._keyring = keyring
         self._seed_open = settings.seed_routes == "open"
+        self._wrong_keys = settings.wrong_keys
+        #: Wrong keys, by the address that they came from.
+        self._failures = MovingWindow()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in PROBES:
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        refusal = self._wrong_key(scope, headers) if self._key else _foreign(headers)
-        if refusal is None:
-            await self._app(scope, receive, send)
-        elif self._key:
-            answer = problem(401, refusal, headers={"WWW-Authenticate": "Bearer"})
-            await answer(scope, receive, send)
+        try:
+            caller = await self._caller(scope, Headers(scope=scope))
+        except Refusal as no:
+            await problem(no.status, no.detail, headers=no.headers)(scope, receive, send)
+        except DatabaseUnavailable as error:
+            log.warning("key_not_checked", path=scope["path"], reason=str(error))
+            await problem(503, str(error), headers={"Retry-After": "2"})(scope, receive, send)
         else:
-            await problem(403, refusal)(scope, receive, send)
+            state = scope.setdefault("state", {})
+            state["caller"], state["owner"], state["role"] = caller, caller.owner, caller.role.value
+            await self._app(scope, receive, send)
 
-    def _wrong_key(self, scope: Scope, headers: Headers) -> str | None:
-        state = scope.setdefault("state", {})
-        open_path = scope["path"] in _DOCS or scope["path"].startswith((_DOCS_FILES, "/objects/"))
-        if open_path and scope["method"] in ("GET", "HEAD"):
-            state["owner"] = "public"
-            return None
+    async def _caller(self, scope: Scope, headers: Headers) -> Caller:
+        foreign = _foreign(headers)
+        public = is_public(scope["method"], scope["path"])
+        if public and foreign is None:
+            return PUBLIC
+        if not await self._keyring.required():
+            if foreign is not None:
+                raise Refusal(403, foreign)
+            return LOCAL
+        if public:
+            return PUBLIC
+        if self._seed_open and _SEED_ROUTES.fullmatch(scope["path"]):
+            return await self._open_caller(scope, headers)
+        return self._permitted(scope, await self._identified(scope, headers))
+
+    async def _open_caller(self, scope: Scope, headers: Headers) -> Caller:
+        """A good key says whose the request is; without one it is everybody's."""
+        try:
+            return self._permitted(scope, await self._identified(scope, headers))
+        except Refusal:
+            return OPEN
+
+    async def _identified(self, scope: Scope, headers: Headers) -> Caller:
         given = _given(headers)
-        if hmac.compare_digest(given, self._key):
-            state["owner"] = "admin"
-            return None
-        if self._seed_open and scope["path"].startswith(_SEED_ROUTES):
-            state["owner"] = "open"
-            return None
-        if given:
-            return "The key is not right; ask the gateway's operator for one."
-        return "This gateway needs a key: send it as Authorization: Bearer or X-API-Key."
+        if not given:
+            raise _unauthorized("This gateway needs a key: send it as Authorization: Bearer or X-API-Key.")
+        key = digest(given)
+        address = network(scope["client"][0] if scope.get("client") else None)
+        # A key that was good before is looked at in any case: its holder may share the address (a proxy, an
+        # office) with whoever guesses.
+        if not self._keyring.was_good(key):
+            self._check_wait(address, self._failures.wait(address, self._wrong_keys))
+        caller = await self._keyring.find(key)
+        if caller is None:
+            self._check_wait(address, self._failures.take(address, self._wrong_keys))
+            log.warning("wrong_key", path=scope["path"], address=address)
+            raise _unauthorized("The key is not right; ask the gateway's operator for one.")
+        return caller
+
+    def _check_wait(self, address: str, wait: float) -> None:
+        if wait:
+            seconds = whole_seconds(wait)
+            log.info("wrong_keys_slowed", address=address, retry_after=seconds)
+            raise Refusal(
+                429,
+                f"Too many wrong keys came from this address (more than {self._wrong_keys} a minute); "
+                f"wait {seconds} s, and correct the key.",
+                headers={"Retry-After": seconds},
+            )
+
+    def _permitted(self, scope: Scope, caller: Caller) -> Caller:
+        allowed = roles(scope["path"])
+        if caller.role in allowed:
+            return caller
+        log.warning("call_refused", path=scope["path"], key=caller.key_id, role=caller.role.value)
+        wanted = " or ".join(allowed)
+        raise Refusal(
+            403,
+            f"This address is for keys with the role {wanted}, and this key has the role {caller.role}; "
+            "use another key, or see /docs for the right address.",
+        )
+
+
+def _unauthorized(detail: str) -> Refusal:
+    return Refusal(401, detail, headers={"WWW-Authenticate": "Bearer"})
 
 
 def _given(headers: Headers) -> bytes:

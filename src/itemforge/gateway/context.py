@@ -10,6 +10,8 @@ from fastapi import Depends, Request
 from itemforge.broker.face import Broker
 from itemforge.contract import Image
 from itemforge.errors import DatabaseUnavailable
+from itemforge.gateway.keyring import Caller, Keyring
+from itemforge.gateway.limits import MovingWindow
 from itemforge.jobs.database import Database
 from itemforge.jobs.records import Request as JobRequest
 from itemforge.settings import GatewaySettings
@@ -32,7 +34,7 @@ class Styles(Protocol):
 
 @dataclass
 class Gateway:
-    """`embedded`: queue and worker live in this process and die with it."""
+    """`embedded`: queue and worker live in this process and die with it; the worker calls with `worker_key`."""
 
     settings: GatewaySettings
     db: Database
@@ -41,8 +43,15 @@ class Gateway:
     catalog: Styles
     model: ModelFacts
     embedded: bool = False
+    worker_key: str | None = None
     #: Set when the schema is there; until then the database counts as away.
     migrated: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Submissions of the last minute by owner.
+    submissions: MovingWindow = field(default_factory=MovingWindow)
+    keyring: Keyring = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.keyring = Keyring(self.settings, self.db, self.migrated, self.worker_key)
 
     def base_url(self, request: Request) -> str:
         """The gateway's address as this client sees it, without a slash at the end."""
@@ -73,10 +82,17 @@ def _gateway(request: Request) -> Gateway:
     return gateway
 
 
-def _owner(request: Request) -> str:
-    return getattr(request.state, "owner", "local")
+def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller  # set by auth.Access for every route but the probes
+    return caller
+
+
+def _sees(request: Request) -> str | None:
+    return _caller(request).sees
 
 
 #: Dependencies of the routes.
 GatewayDep = Annotated[Gateway, Depends(_gateway)]
-OwnerDep = Annotated[str, Depends(_owner)]
+CallerDep = Annotated[Caller, Depends(_caller)]
+#: The owner whose requests the caller may see; None: everybody's.
+SeesDep = Annotated[str | None, Depends(_sees)]

@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse
 
 from itemforge.contract import WorkerState
 from itemforge.errors import DatabaseUnavailable
-from itemforge.gateway.context import Gateway, GatewayDep
+from itemforge.gateway.context import Gateway, GatewayDep, SeesDep
 from itemforge.gateway.models import Stats, WorkerView
 from itemforge.gateway.problems import documented
 from itemforge.jobs import heartbeats, publishing, requests
@@ -23,13 +23,13 @@ async def list_workers(gateway: GatewayDep) -> list[WorkerView]:
 
 
 @router.get("/v1/stats", tags=["fleet"], responses=documented(401, 503))
-async def get_stats(gateway: GatewayDep) -> Stats:
-    """How much waits and how much can be done at once."""
+async def get_stats(gateway: GatewayDep, sees: SeesDep) -> Stats:
+    """How much waits and how much can be done at once; `requests` counts what the caller may see."""
     settings = gateway.settings
     window = await publishing.window(gateway.db, settings.relay_window, settings.worker_timeout)
     live = [w for w in await heartbeats.fleet(gateway.db, settings.worker_timeout) if w.live]
     return Stats(
-        requests=await requests.count(gateway.db),
+        requests=await requests.count(gateway.db, sees),
         unpublished=window.unpublished,
         waiting=window.waiting,
         window=window.size,

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from itemforge.contract import Status, StyleName
 from itemforge.gateway import submission, views
-from itemforge.gateway.context import Gateway, GatewayDep, OwnerDep
+from itemforge.gateway.context import CallerDep, Gateway, GatewayDep, SeesDep
 from itemforge.gateway.models import Generation, GenerationPage, GenerationRequest
 from itemforge.gateway.pictures import delete_objects
 from itemforge.gateway.problems import Refusal, documented, wrong_field
@@ -31,13 +31,13 @@ _SUBMIT = {
 }
 
 
-async def found(gateway: Gateway, request_id: UUID) -> JobRequest:
-    """The row.
+async def found(gateway: Gateway, request_id: UUID, sees: str | None) -> JobRequest:
+    """The row, if the caller may see it.
 
     Raises:
-        Refusal: 404, there is none.
+        Refusal: 404, there is none, or it is another's.
     """
-    if (row := await requests.get(gateway.db, request_id)) is None:
+    if (row := await requests.get(gateway.db, request_id, sees)) is None:
         raise _unknown()
     return row
 
@@ -50,13 +50,13 @@ def _unknown() -> Refusal:
 async def create_generation(
     body: GenerationRequest,
     gateway: GatewayDep,
-    owner: OwnerDep,
+    caller: CallerDep,
     request: Request,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> Generation:
     """Ask for pictures. The answer comes at once; follow `/events` or look again."""
-    created = await submission.submit(gateway, owner, body, idempotency_key=idempotency_key)
+    created = await submission.submit(gateway, caller, body, idempotency_key=idempotency_key)
     return await _accepted(gateway, request, response, created)
 
 
@@ -65,18 +65,19 @@ async def put_generation(
     request_id: UUID,
     body: GenerationRequest,
     gateway: GatewayDep,
-    owner: OwnerDep,
+    caller: CallerDep,
     request: Request,
     response: Response,
 ) -> Generation:
     """Ask for pictures under an id of your own; safe to repeat."""
-    created = await submission.submit(gateway, owner, body, request_id=request_id)
+    created = await submission.submit(gateway, caller, body, request_id=request_id)
     return await _accepted(gateway, request, response, created)
 
 
 @router.get("", responses=documented(401, 422, 503))
 async def list_generations(
     gateway: GatewayDep,
+    sees: SeesDep,
     request: Request,
     status: Annotated[str | None, Query(description="a status, in any case")] = None,
     style: Annotated[StyleName | None, Query(description="`id` (any version) or `id@version`")] = None,
@@ -85,8 +86,8 @@ async def list_generations(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200, description="next_cursor of the last page")] = None,
 ) -> GenerationPage:
-    """Generations, newest first."""
-    wanted = Filter(_status(status), style, _utc("since", since), _utc("until", until))
+    """Generations, newest first: your own, or with an admin's key everybody's."""
+    wanted = Filter(_status(status), style, _utc("since", since), _utc("until", until), sees)
     before = _decode(cursor) if cursor is not None else None
     rows = await requests.find(gateway.db, wanted, limit + 1, before)
     base = gateway.base_url(request)
@@ -97,24 +98,28 @@ async def list_generations(
 
 
 @router.get("/{request_id}", responses=documented(401, 404, 422, 503))
-async def get_generation(request_id: UUID, gateway: GatewayDep, request: Request) -> Generation:
+async def get_generation(
+    request_id: UUID, gateway: GatewayDep, sees: SeesDep, request: Request
+) -> Generation:
     """A generation as it stands now."""
-    return await _view(gateway, request, await found(gateway, request_id))
+    return await _view(gateway, request, await found(gateway, request_id, sees))
 
 
 @router.delete("/{request_id}", status_code=204, responses=documented(401, 404, 422, 503))
-async def delete_generation(request_id: UUID, gateway: GatewayDep) -> None:
+async def delete_generation(request_id: UUID, gateway: GatewayDep, sees: SeesDep) -> None:
     """Delete a generation with its pictures; an open one is cancelled first."""
-    row = await requests.delete(gateway.db, request_id)
+    row = await requests.delete(gateway.db, request_id, sees)
     if row is None:
         raise _unknown()
     await delete_objects(gateway.store, row)
 
 
 @router.post("/{request_id}/cancel", responses=documented(401, 404, 409, 422, 503))
-async def cancel_generation(request_id: UUID, gateway: GatewayDep, request: Request) -> Generation:
+async def cancel_generation(
+    request_id: UUID, gateway: GatewayDep, sees: SeesDep, request: Request
+) -> Generation:
     """Cancel at once, waiting or running; again is no error."""
-    row = await requests.cancel(gateway.db, request_id)
+    row = await requests.cancel(gateway.db, request_id, sees)
     if row is None:
         raise _unknown()
     if row.status is not Status.CANCELLED:
@@ -126,16 +131,16 @@ async def cancel_generation(request_id: UUID, gateway: GatewayDep, request: Requ
 async def retry_generation(
     request_id: UUID,
     gateway: GatewayDep,
-    owner: OwnerDep,
+    caller: CallerDep,
     request: Request,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> Generation:
     """Send an ended generation again, as a new one whose `retry_of` is this id."""
-    old = await found(gateway, request_id)
+    old = await found(gateway, request_id, caller.sees)
     if not old.status.terminal:
         raise Refusal(409, f"The generation is {old.status}; wait for its end, or cancel it first.")
-    created = await submission.resubmit(gateway, owner, old, idempotency_key)
+    created = await submission.resubmit(gateway, caller, old, idempotency_key)
     return await _accepted(gateway, request, response, created)
 
 

@@ -1,10 +1,23 @@
 """The gateway's socket, apart from the server: whoever needs only the port need not load the rest."""
 
+import ipaddress
 import socket
 
 from itemforge.errors import ConfigurationError
 
 _BACKLOG = 2048
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a host name or address (without port) means this machine itself."""
+    if host is None:
+        return False
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -144,7 +144,7 @@ class WorkerView(BaseModel):
 class Stats(BaseModel):
     """Figures of the database, which is the truth; the queue is only a window on it."""
 
-    requests: dict[Status, int]
+    requests: dict[Status, int] = Field(description="your own, or with an admin's key everybody's")
     unpublished: int = Field(description="open requests that are not on the queue")
     waiting: int = Field(description="on the queue and not yet claimed")
     window: int = Field(description="how many the queue may hold")

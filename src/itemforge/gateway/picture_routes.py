@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse
 
 from itemforge.contract import Status
 from itemforge.errors import ObjectMissing
-from itemforge.gateway.context import GatewayDep
+from itemforge.gateway.context import GatewayDep, SeesDep
 from itemforge.gateway.generations import found
 from itemforge.gateway.pictures import THUMBNAIL_SIZES, find_image, original, thumbnail
 from itemforge.gateway.problems import Refusal, documented, wrong_field
@@ -33,9 +33,11 @@ Number = Annotated[int, Query(ge=0, le=15, description="which image")]
     response_class=Response,
     responses={200: {"content": {"image/png": {}}}, **documented(401, 404, 409, 422, 503)},
 )
-async def get_image(request_id: UUID, gateway: GatewayDep, request: Request, n: Number = 0) -> Response:
+async def get_image(
+    request_id: UUID, gateway: GatewayDep, sees: SeesDep, request: Request, n: Number = 0
+) -> Response:
     """The PNG as drawn, with its recipe inside. 409 while it is not drawn yet."""
-    row = _drawn(await found(gateway, request_id), n)
+    row = _drawn(await found(gateway, request_id, sees), n)
     try:
         data = await original(gateway.store, row, n)
     except ObjectMissing:
@@ -58,6 +60,7 @@ async def get_image(request_id: UUID, gateway: GatewayDep, request: Request, n: 
 async def get_thumbnail(
     request_id: UUID,
     gateway: GatewayDep,
+    sees: SeesDep,
     request: Request,
     n: Number = 0,
     size: Annotated[int, Query(description="longer side in pixels: 64, 128 or 256")] = 256,
@@ -65,7 +68,7 @@ async def get_thumbnail(
     """The picture as a small JPEG on white."""
     if size not in THUMBNAIL_SIZES:
         raise wrong_field("size", "must be 64, 128 or 256")
-    row = _drawn(await found(gateway, request_id), n)
+    row = _drawn(await found(gateway, request_id, sees), n)
     data = await thumbnail(gateway.store, row, n, size)
     return _sent(request, data, "image/jpeg", _PRIVATE)
 

@@ -124,11 +124,13 @@ _SCHEMA = {
 
 _EXAMPLES = {
     401: "This gateway needs a key: send it as Authorization: Bearer or X-API-Key.",
+    403: "This address is for keys with the role worker or admin, and this key has the role user.",
     404: "There is no generation with this id.",
     409: "The Idempotency-Key was used with another body; use a new key.",
     413: "The body has more than 65536 bytes; shorten it.",
     415: "Send the body as Content-Type: application/json.",
     422: "num_inference_steps must be less than or equal to 150",
+    429: "Your key may make 600 submissions a minute, and they are used up; come back in 7 s.",
     503: "the database cannot be reached (ConnectionRefusedError); try again",
 }
 

@@ -7,11 +7,11 @@ from starlette.requests import Request
 
 from itemforge.contract import Status
 from itemforge.gateway import submission
-from itemforge.gateway.context import GatewayDep, OwnerDep, image_url
+from itemforge.gateway.context import CallerDep, GatewayDep, SeesDep, image_url
 from itemforge.gateway.generations import found
 from itemforge.gateway.models import SeedAccepted, SeedGeneration, SeedMessage, SeedStatus, SeedUpdate
 from itemforge.gateway.problems import Refusal, documented, wrong_field
-from itemforge.jobs import claims, requests
+from itemforge.jobs import claims
 from itemforge.jobs.records import NewRequest
 
 router = APIRouter(tags=["seed-compatible"])
@@ -21,25 +21,25 @@ _KNOWN = (Status.PENDING, Status.PROCESSING, Status.COMPLETED, Status.FAILED)
 
 
 @router.post("/generate", status_code=202, responses=documented(400, 401, 413, 415, 422, 503))
-async def generate(body: SeedGeneration, gateway: GatewayDep, owner: OwnerDep) -> SeedAccepted:
+async def generate(body: SeedGeneration, gateway: GatewayDep, caller: CallerDep) -> SeedAccepted:
     """Queue a prompt as it is; with a `style`, its words are added."""
     new = NewRequest(
         id=uuid4(),
-        owner=owner,
+        owner=caller.owner,
         prompt=body.prompt,
         params=await submission.resolve_seed(gateway, body),
         body_hash=submission.body_hash(body),
     )
-    created = await requests.create(gateway.db, new)
+    created = await submission.create(gateway, caller, new)
     return SeedAccepted(request_id=created.request.id)
 
 
 @router.get(
     "/status/{request_id}", response_model_exclude_none=True, responses=documented(400, 401, 404, 422, 503)
 )
-async def status(request_id: str, gateway: GatewayDep, request: Request) -> SeedStatus:
+async def status(request_id: str, gateway: GatewayDep, sees: SeesDep, request: Request) -> SeedStatus:
     """Where a request stands; what was cancelled shows as Failed."""
-    row = await found(gateway, _id(request_id))
+    row = await found(gateway, _id(request_id), sees)
     shown = Status.FAILED if row.status is Status.CANCELLED else row.status
     return SeedStatus(request_id=row.id, status=shown, image_url=image_url(row, gateway.base_url(request)))
 

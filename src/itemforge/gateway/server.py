@@ -12,7 +12,6 @@ from fastapi import FastAPI
 
 from itemforge.broker.face import Broker
 from itemforge.gateway.app import create_app
-from itemforge.gateway.auth import check_exposure
 from itemforge.gateway.context import Gateway
 from itemforge.settings import GatewaySettings
 from itemforge.storage.face import ObjectStore
@@ -37,8 +36,10 @@ async def serving(app: FastAPI, listener: socket.socket) -> AsyncIterator[str]:
     """Serve an app of `create_app` inside the block; gives its address. Closes the listener.
 
     Raises:
-        ConfigurationError: the database belongs to another process or a newer version.
+        ConfigurationError: the database belongs to another process or a newer version, or the gateway
+            would be open to others without any key.
     """
+    gateway: Gateway = app.state.gateway
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -47,9 +48,9 @@ async def serving(app: FastAPI, listener: socket.socket) -> AsyncIterator[str]:
         ws="none",
         lifespan="off",  # entered below: uvicorn would turn its errors into SystemExit
         timeout_graceful_shutdown=_GRACE,
+        forwarded_allow_ips=gateway.settings.trusted_proxies,
     )
     server = _Uvicorn(config)
-    gateway: Gateway = app.state.gateway
     with contextlib.closing(listener):
         async with app.router.lifespan_context(app):
             running = asyncio.create_task(server.serve(sockets=[listener]))
@@ -83,9 +84,9 @@ class Server:
         store: ObjectStore,
         *,
         embedded: bool = False,
+        worker_key: str | None = None,
     ) -> None:
-        """Raises ConfigurationError (open to others without a key) or ModelError (no such model)."""
-        check_exposure(settings)
+        """Raises ModelError (no such model)."""
         self._listener = listener
         self.app = create_app(
             settings,
@@ -94,6 +95,7 @@ class Server:
             catalog=Catalog(store, settings.home),
             model=describe(settings.model, settings.home),
             embedded=embedded,
+            worker_key=worker_key,
         )
 
     @asynccontextmanager

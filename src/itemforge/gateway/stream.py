@@ -16,8 +16,9 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from itemforge.contract import Status
 from itemforge.errors import DatabaseUnavailable
-from itemforge.gateway.context import Gateway, GatewayDep, image_url
+from itemforge.gateway.context import CallerDep, Gateway, GatewayDep, image_url
 from itemforge.gateway.generations import found
+from itemforge.gateway.keyring import Caller
 from itemforge.gateway.problems import documented
 from itemforge.jobs import events, requests
 from itemforge.jobs.records import Event
@@ -56,16 +57,17 @@ data: {"image": 0, "jpeg_base64": "/9j/4AAQ…"}
 async def stream_events(
     request_id: UUID,
     gateway: GatewayDep,
+    caller: CallerDep,
     request: Request,
     last_event_id: Annotated[str | None, Header(description="go on after this event")] = None,
 ) -> Response:
     """Events of a generation until it ends."""
-    row = await found(gateway, request_id)
+    row = await found(gateway, request_id, caller.sees)
     last = _number(last_event_id)
     if last and row.status.terminal and not await events.after(gateway.db, request_id, last, limit=1):
         return Response(status_code=204)  # by the standard, the browser then stops to reconnect
     return EventSourceResponse(
-        _events(gateway, row, last, gateway.base_url(request)), ping=_PING, send_timeout=_STALLED
+        _events(gateway, caller, row, last, gateway.base_url(request)), ping=_PING, send_timeout=_STALLED
     )
 
 
@@ -77,11 +79,11 @@ def _number(last_event_id: str | None) -> int:
 
 
 async def _events(
-    gateway: Gateway, row: JobRequest, last: int, base_url: str
+    gateway: Gateway, caller: Caller, row: JobRequest, last: int, base_url: str
 ) -> AsyncIterator[ServerSentEvent]:
     refresh_at = 0.0
     with gateway.db.signals.watch(row.id) as watch:
-        while not gateway.db.signals.closed:
+        while not gateway.db.signals.closed and await gateway.keyring.still_good(caller):
             try:
                 batch = await events.after(gateway.db, row.id, last)
             except DatabaseUnavailable as error:

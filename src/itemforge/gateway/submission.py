@@ -9,8 +9,10 @@ from uuid import UUID, uuid4
 from pydantic import BaseModel
 
 from itemforge.contract import JobParams
-from itemforge.errors import StyleNotFound
+from itemforge.errors import QuotaExceeded, StyleNotFound
 from itemforge.gateway.context import Gateway
+from itemforge.gateway.keyring import Caller
+from itemforge.gateway.limits import whole_seconds
 from itemforge.gateway.models import GenerationRequest, SeedGeneration
 from itemforge.gateway.problems import Refusal, wrong_field
 from itemforge.jobs import requests
@@ -86,7 +88,7 @@ def body_hash(body: BaseModel) -> str:
 
 async def submit(
     gateway: Gateway,
-    owner: str,
+    caller: Caller,
     body: GenerationRequest,
     *,
     request_id: UUID | None = None,
@@ -95,49 +97,88 @@ async def submit(
     """Create the request, or find the one that this very body made before.
 
     Raises:
-        Refusal: 409, the id or key was used with another body; 422 as `resolve`.
+        Refusal: 409, the id or key was used with another body; 422 as `resolve`; 429 as `create`.
     """
     digest = body_hash(body)
     new_id = request_id or uuid4()
     if request_id is not None or idempotency_key is not None:
         # Before the style is looked at: a repetition must work even if the style has changed since.
-        old = await requests.earlier(gateway.db, owner, new_id, idempotency_key)
+        old = await requests.earlier(gateway.db, caller.owner, new_id, idempotency_key)
         if old is not None:
-            return _repeated(old, owner, digest)
+            return _repeated(old, caller.owner, digest)
     new = NewRequest(
         id=new_id,
-        owner=owner,
+        owner=caller.owner,
         prompt=body.prompt,
         params=await resolve(gateway, body),
         body_hash=digest,
         idempotency_key=idempotency_key,
     )
-    created = await requests.create(gateway.db, new)
-    return created if created.new else _repeated(created.request, owner, digest)
+    created = await create(gateway, caller, new)
+    return created if created.new else _repeated(created.request, caller.owner, digest)
 
 
-async def resubmit(gateway: Gateway, owner: str, old: Request, idempotency_key: str | None) -> Created:
+async def resubmit(gateway: Gateway, caller: Caller, old: Request, idempotency_key: str | None) -> Created:
     """The same request once more, as a new one that remembers the old.
 
     Raises:
-        Refusal: 409, the idempotency key was used for something else.
+        Refusal: 409, the idempotency key was used for something else; 429 as `create`.
     """
     digest = hashlib.sha256(f"retry of {old.id}".encode()).hexdigest()
+    new_id = uuid4()
+    if idempotency_key is not None:
+        repeated = await requests.earlier(gateway.db, caller.owner, new_id, idempotency_key)
+        if repeated is not None:
+            return _repeated(repeated, caller.owner, digest)
     new = NewRequest(
-        id=uuid4(),
-        owner=owner,
+        id=new_id,
+        owner=caller.owner,
         prompt=old.prompt,
         params=old.params,
         body_hash=digest,
         idempotency_key=idempotency_key,
         retry_of=old.id,
     )
-    created = await requests.create(gateway.db, new)
-    return created if created.new else _repeated(created.request, owner, digest)
+    created = await create(gateway, caller, new)
+    return created if created.new else _repeated(created.request, caller.owner, digest)
+
+
+async def create(gateway: Gateway, caller: Caller, new: NewRequest) -> Created:
+    """Insert the request within the caller's limits; what was there already counts for neither.
+
+    Raises:
+        Refusal: 429, too many submissions a minute or images a day; 422, more images than a day allows.
+    """
+    if caller.rate and (wait := gateway.submissions.take(caller.owner, caller.rate)):
+        raise _too_many(f"{caller.rate} submissions a minute", wait)
+    try:
+        created = await requests.create(gateway.db, new, caller.quota)
+    except QuotaExceeded as error:
+        gateway.submissions.give_back(caller.owner)
+        if error.wait is None:
+            raise wrong_field("num_images", f"must be at most {caller.quota}: your quota of a day") from None
+        raise _too_many(f"{caller.quota} images a day", error.wait) from None
+    except BaseException:
+        gateway.submissions.give_back(caller.owner)
+        raise
+    if not created.new:
+        gateway.submissions.give_back(caller.owner)
+    return created
+
+
+def _too_many(limit: str, wait: float) -> Refusal:
+    seconds = whole_seconds(wait)
+    return Refusal(
+        429,
+        f"Your key may make {limit}, and they are used up; come back in {seconds} s, "
+        "or ask the gateway's operator for more.",
+        headers={"Retry-After": seconds},
+    )
 
 
 def _repeated(old: Request, owner: str, digest: str) -> Created:
-    if old.deleted_at is not None:
+    # First of all the owner: of another's request nothing is told, not even that it was deleted.
+    if old.owner == owner and old.deleted_at is not None:
         raise Refusal(409, f"The generation {old.id} was deleted; choose another id.")
     if old.owner != owner or old.body_hash != digest:
         raise Refusal(

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from itemforge.contract import Status
 from itemforge.errors import DatabaseUnavailable
-from itemforge.jobs import events
+from itemforge.jobs import events, quotas
 from itemforge.jobs.clock import now
 from itemforge.jobs.database import Database, Write
 from itemforge.jobs.records import NewRequest, Request, request_columns, to_request
@@ -28,20 +28,27 @@ class Created:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which requests a list shows; `style` is `id` (any version) or `id@version`."""
+    """Which requests a list shows; `style` is `id` (any version) or `id@version`, `owner` None everybody."""
 
     status: Status | None = None
     style: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    owner: str | None = None
 
 
-async def create(db: Database, new: NewRequest) -> Created:
+async def create(db: Database, new: NewRequest, quota: int = 0) -> Created:
     """Insert a Pending request; idempotent by its id and by its owner's idempotency key.
 
     The caller compares `request.body_hash` with its own to tell a repetition from a conflict.
+    `quota` is how many images the owner may ask for within 24 hours; 0: any number.
+
+    Raises:
+        QuotaExceeded: the request is new and they are used up.
     """
     async with db.write() as write:
+        if quota:
+            await quotas.take_turns(write, new.owner)
         inserted = await write.conn.execute(
             write.insert(requests)
             .values(
@@ -64,6 +71,8 @@ async def create(db: Database, new: NewRequest) -> Created:
         )
         if (row := inserted.one_or_none()) is not None:
             request = to_request(row)
+            if quota:
+                await quotas.check(write, request, quota)
             await events.add_states(write, request, (Status.PENDING,))
             write.relay = True
             return Created(request, new=True)
@@ -83,9 +92,11 @@ async def _earlier(
     return to_request(row) if row is not None else None
 
 
-async def get(db: Database, request_id: UUID) -> Request | None:
-    """The request, or None when there is none or it was deleted."""
+async def get(db: Database, request_id: UUID, owner: str | None = None) -> Request | None:
+    """The request, or None when there is none, or it was deleted, or is not this owner's (None: anybody's)."""
     query = select(*request_columns()).where(requests.c.id == request_id, requests.c.deleted_at.is_(None))
+    if owner is not None:
+        query = query.where(requests.c.owner == owner)
     async with db.read() as conn:
         row = (await conn.execute(query)).one_or_none()
     return to_request(row) if row is not None else None
@@ -114,6 +125,8 @@ async def find(
 
 def _conditions(wanted: Filter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
+    if wanted.owner is not None:
+        conditions.append(requests.c.owner == wanted.owner)
     if wanted.status is not None:
         conditions.append(requests.c.status == wanted.status)
     if wanted.style is not None:
@@ -135,23 +148,23 @@ async def position(db: Database, request: Request) -> int:
         return int((await conn.execute(query)).scalar_one()) + 1
 
 
-async def cancel(db: Database, request_id: UUID) -> Request | None:
-    """End an open request as Cancelled; an ended one is returned as it is. None: unknown."""
+async def cancel(db: Database, request_id: UUID, owner: str | None = None) -> Request | None:
+    """End an open request as Cancelled; an ended one is returned as it is. None: as `get`."""
     async with db.write() as write:
         request = await lock(write, request_id)
-        if request is None or request.deleted_at is not None:
+        if request is None or request.deleted_at is not None or owner not in (None, request.owner):
             return None
         return await finish(write, request, Status.CANCELLED) if request.status in OPEN else request
 
 
-async def delete(db: Database, request_id: UUID) -> Request | None:
-    """Hide the request, cancelling it if it is open; None: unknown. Its objects are the caller's to delete.
+async def delete(db: Database, request_id: UUID, owner: str | None = None) -> Request | None:
+    """Hide the request, cancelling it if it is open; None: as `get`. Its objects are the caller's to delete.
 
     The row stays for a while, so that messages and reports still under way meet an ended request.
     """
     async with db.write() as write:
         request = await lock(write, request_id)
-        if request is None or request.deleted_at is not None:
+        if request is None or request.deleted_at is not None or owner not in (None, request.owner):
             return None
         if request.status in OPEN:
             request = await finish(write, request, Status.CANCELLED)
@@ -173,13 +186,15 @@ async def watch(db: Database, request_id: UUID, seconds: float) -> None:
         )
 
 
-async def count(db: Database) -> dict[Status, int]:
-    """Requests by status, deleted ones left out."""
+async def count(db: Database, owner: str | None = None) -> dict[Status, int]:
+    """Requests of an owner (None: of all) by status, deleted ones left out."""
     query = (
         select(requests.c.status, func.count())
         .where(requests.c.deleted_at.is_(None))
         .group_by(requests.c.status)
     )
+    if owner is not None:
+        query = query.where(requests.c.owner == owner)
     async with db.read() as conn:
         found = {Status(status): int(n) for status, n in (await conn.execute(query)).tuples()}
     return {status: found.get(status, 0) for status in Status}
