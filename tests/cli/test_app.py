@@ -6,7 +6,20 @@ from typer.testing import CliRunner
 import itemforge
 from itemforge.cli.app import app
 
-COMMANDS = ("up", "gateway", "worker", "demo", "generate", "submit", "jobs", "cancel", "dead", "doctor", "db")
+COMMANDS = (
+    "up",
+    "gateway",
+    "worker",
+    "demo",
+    "generate",
+    "submit",
+    "jobs",
+    "cancel",
+    "dead",
+    "doctor",
+    "db",
+    "keys",
+)
 
 
 def test_the_version_is_the_packages() -> None:

@@ -3,8 +3,8 @@
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,16 @@ from itemforge.gateway.app import create_app
 from itemforge.gateway.context import Gateway
 from itemforge.gateway.listening import bind
 from itemforge.gateway.server import serving
+from itemforge.jobs import keys
+from itemforge.jobs.database import Database
+from itemforge.jobs.keys import Role
 from itemforge.settings import GatewaySettings
 from itemforge.storage.keys import check_key
 from itemforge.styles.models import ModelFacts
 from itemforge.styles.pack import Defaults, Size, StylePack
 
 LOCAL = "http://127.0.0.1:8000"
+REQUEST_ID = "5f0c2b6e-8a51-4f0e-9d3b-2f6a1c7e9b10"
 BASE = "a" * 64
 BLOB = "b" * 64
 
@@ -177,6 +181,33 @@ class Rig:
         assert await self.report(request_id, attempt) == 200
 
 
+@dataclass
+class Clock:
+    """Stands still unless the test moves it."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def headers_of(rig: Rig, role: Role, **limits: int) -> dict[str, str]:
+    """The headers of a caller with a new key."""
+    _, secret = await keys.create(rig.gateway.db, f"a {role}", role, **limits)
+    return {"X-API-Key": secret}
+
+
+@contextmanager
+def away(rig: Rig) -> Iterator[None]:
+    """The gateway's database cannot be reached inside the block."""
+    engine = rig.gateway.db.engine
+    rig.gateway.db.engine = Database("postgresql+asyncpg://nobody@127.0.0.1:1/none").engine
+    try:
+        yield
+    finally:
+        rig.gateway.db.engine = engine
+
+
 def picture(request_id: str, store: MemoryStore, n: int = 0) -> dict[str, Any]:
     key = f"generated/{request_id}.png" if n == 0 else f"generated/{request_id}/{n}.png"
     return {
@@ -202,9 +233,22 @@ def settings_for(database_url: str, home: Path, **values: Any) -> GatewaySetting
 
 
 def app_for(
-    settings: GatewaySettings, broker: MemoryBroker, store: MemoryStore, *, embedded: bool = False
+    settings: GatewaySettings,
+    broker: MemoryBroker,
+    store: MemoryStore,
+    *,
+    embedded: bool = False,
+    worker_key: str | None = None,
 ) -> FastAPI:
-    return create_app(settings, broker=broker, store=store, catalog=Packs(), model=FACTS, embedded=embedded)
+    return create_app(
+        settings,
+        broker=broker,
+        store=store,
+        catalog=Packs(),
+        model=FACTS,
+        embedded=embedded,
+        worker_key=worker_key,
+    )
 
 
 @asynccontextmanager
@@ -215,10 +259,11 @@ async def running(
     *,
     headers: dict[str, str] | None = None,
     embedded: bool = False,
+    worker_key: str | None = None,
 ) -> AsyncIterator[Rig]:
     """A gateway without a socket."""
     broker, store = broker or MemoryBroker(), store or MemoryStore()
-    app = app_for(settings, broker, store, embedded=embedded)
+    app = app_for(settings, broker, store, embedded=embedded, worker_key=worker_key)
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),

@@ -134,6 +134,6 @@ async def test_beyond_loopback_a_key_is_required(
         async with running(settings):
             pass
     else:
-        with pytest.raises(ConfigurationError, match="keys create.*ITEMFORGE_ADMIN_KEY"):
+        with pytest.raises(ConfigurationError, match=r"keys create.*ITEMFORGE_ADMIN_KEY"):
             async with running(settings):
                 pass

@@ -88,7 +88,7 @@ def create_app(
         app.include_router(seed_routes.router)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit)
-    app.add_middleware(Access, settings=settings, keyring=gateway.keyring)
+    app.add_middleware(Access, gateway=gateway)
     app.add_middleware(Envelope)
     describe_access(app)
     return app
@@ -100,7 +100,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         with only_process(gateway.db):
             await gateway.broker.start()
-            opened = await _open(gateway)
+            opened = await _open(gateway, starting=True)
             beside = asyncio.create_task(_run(gateway, opened))
             try:
                 yield
@@ -112,11 +112,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await gateway.db.close()
 
 
-async def _open(gateway: Gateway) -> bool:
-    """Migrate and, embedded, reopen; False while the database is away."""
+async def _open(gateway: Gateway, *, starting: bool = False) -> bool:
+    """Migrate and, embedded, reopen; False while the database is away.
+
+    Raises:
+        ConfigurationError: the database is a newer version's; at the start also, nobody could come in.
+    """
     try:
         await migrate.upgrade(gateway.db)
-        await check_exposure(gateway.settings, gateway.db)
+        if starting:  # later nobody waits for the answer, and without keys nobody gets in anyway
+            await check_exposure(gateway.settings, gateway.db)
         if gateway.embedded:
             reopened = await publishing.reopen_all(gateway.db)
             log.info("open_requests_found", rows=reopened)

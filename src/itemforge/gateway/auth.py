@@ -13,12 +13,12 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from itemforge.errors import DatabaseUnavailable
-from itemforge.gateway.keyring import LOCAL, OPEN, PUBLIC, Caller, Keyring
-from itemforge.gateway.limits import MovingWindow, network, whole_seconds
+from itemforge.gateway.context import Gateway
+from itemforge.gateway.keyring import LOCAL, OPEN, PUBLIC, Caller
+from itemforge.gateway.limits import network, whole_seconds
 from itemforge.gateway.listening import is_loopback
 from itemforge.gateway.problems import Refusal, problem
 from itemforge.jobs.keys import Role, digest
-from itemforge.settings import GatewaySettings
 
 log = structlog.get_logger(__name__)
 
@@ -48,13 +48,10 @@ def roles(path: str) -> list[Role]:
 class Access:
     """ASGI middleware: refuses, or sets `request.state.caller`, and of it `owner` and `role`."""
 
-    def __init__(self, app: ASGIApp, settings: GatewaySettings, keyring: Keyring) -> None:
+    def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
         self._app = app
-        self._keyring = keyring
-        self._seed_open = settings.seed_routes == "open"
-        self._wrong_keys = settings.wrong_keys
-        #: Wrong keys, by the address that they came from.
-        self._failures = MovingWindow()
+        self._gateway = gateway
+        self._seed_open = gateway.settings.seed_routes == "open"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in PROBES:
@@ -77,7 +74,7 @@ class Access:
         public = is_public(scope["method"], scope["path"])
         if public and foreign is None:
             return PUBLIC
-        if not await self._keyring.required():
+        if not await self._gateway.keyring.required():
             if foreign is not None:
                 raise Refusal(403, foreign)
             return LOCAL
@@ -102,25 +99,15 @@ class Access:
         address = network(scope["client"][0] if scope.get("client") else None)
         # A key that was good before is looked at in any case: its holder may share the address (a proxy, an
         # office) with whoever guesses.
-        if not self._keyring.was_good(key):
-            self._check_wait(address, self._failures.wait(address, self._wrong_keys))
-        caller = await self._keyring.find(key)
+        wrong, most = self._gateway.wrong_keys, self._gateway.settings.wrong_keys
+        if not self._gateway.keyring.was_good(key):
+            _check_wait(address, wrong.wait(address, most))
+        caller = await self._gateway.keyring.find(key)
         if caller is None:
-            self._check_wait(address, self._failures.take(address, self._wrong_keys))
+            _check_wait(address, wrong.take(address, most))
             log.warning("wrong_key", path=scope["path"], address=address)
             raise _unauthorized("The key is not right; ask the gateway's operator for one.")
         return caller
-
-    def _check_wait(self, address: str, wait: float) -> None:
-        if wait:
-            seconds = whole_seconds(wait)
-            log.info("wrong_keys_slowed", address=address, retry_after=seconds)
-            raise Refusal(
-                429,
-                f"Too many wrong keys came from this address (more than {self._wrong_keys} a minute); "
-                f"wait {seconds} s, and correct the key.",
-                headers={"Retry-After": seconds},
-            )
 
     def _permitted(self, scope: Scope, caller: Caller) -> Caller:
         allowed = roles(scope["path"])
@@ -132,6 +119,17 @@ class Access:
             403,
             f"This address is for keys with the role {wanted}, and this key has the role {caller.role}; "
             "use another key, or see /docs for the right address.",
+        )
+
+
+def _check_wait(address: str, wait: float) -> None:
+    if wait:
+        seconds = whole_seconds(wait)
+        log.info("wrong_keys_slowed", address=address, retry_after=seconds)
+        raise Refusal(
+            429,
+            f"Too many wrong keys came from this address; wait {seconds} s, and correct the key.",
+            headers={"Retry-After": seconds},
         )
 
 

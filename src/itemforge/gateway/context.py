@@ -46,8 +46,9 @@ class Gateway:
     worker_key: str | None = None
     #: Set when the schema is there; until then the database counts as away.
     migrated: asyncio.Event = field(default_factory=asyncio.Event)
-    #: Submissions of the last minute by owner.
+    #: Of the last minute: submissions by owner, wrong keys by the address that they came from.
     submissions: MovingWindow = field(default_factory=MovingWindow)
+    wrong_keys: MovingWindow = field(default_factory=MovingWindow)
     keyring: Keyring = field(init=False)
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, func, insert, select, true, update
 
 from itemforge.errors import InvalidInput
 from itemforge.jobs.clock import now
@@ -57,8 +57,8 @@ def _columns() -> list[ColumnElement[Any]]:
 
 
 def _use_is_old() -> ColumnElement[bool]:
-    last = api_keys.c.last_used_at
-    return or_(last.is_(None), last < now(-_USE_NOTED_EVERY))
+    # Not by IS NULL: in RETURNING, SQLite (3.40) takes every column of a table for NOT NULL if its first is.
+    return func.coalesce(api_keys.c.last_used_at < now(-_USE_NOTED_EVERY), true())
 
 
 def new_secret() -> str:
