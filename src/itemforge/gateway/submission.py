@@ -3,6 +3,7 @@
 import hashlib
 import json
 import secrets
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -152,7 +153,7 @@ async def create(gateway: Gateway, caller: Caller, new: NewRequest) -> Created:
     if caller.rate and (wait := gateway.submissions.take(caller.owner, caller.rate)):
         raise _too_many(f"{caller.rate} submissions a minute", wait)
     try:
-        created = await requests.create(gateway.db, new, caller.quota)
+        created = await requests.create(gateway.db, replace(new, quota=caller.quota))
     except QuotaExceeded as error:
         gateway.submissions.give_back(caller.owner)
         if error.wait is None:

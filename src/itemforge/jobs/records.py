@@ -24,7 +24,10 @@ class Progress(NamedTuple):
 
 @dataclass(frozen=True)
 class NewRequest:
-    """What a request begins with. `prompt` is the user's; `params.prompt` is composed."""
+    """What a request begins with. `prompt` is the user's; `params.prompt` is composed.
+
+    `quota`: images that the owner may ask for within 24 hours; 0: any number.
+    """
 
     id: UUID
     owner: str
@@ -33,6 +36,7 @@ class NewRequest:
     body_hash: str
     idempotency_key: str | None = None
     retry_of: UUID | None = None
+    quota: int = 0
 
 
 @dataclass(frozen=True)

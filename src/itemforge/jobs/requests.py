@@ -37,18 +37,17 @@ class Filter:
     owner: str | None = None
 
 
-async def create(db: Database, new: NewRequest, quota: int = 0) -> Created:
+async def create(db: Database, new: NewRequest) -> Created:
     """Insert a Pending request; idempotent by its id and by its owner's idempotency key.
 
     The caller compares `request.body_hash` with its own to tell a repetition from a conflict.
-    `quota` is how many images the owner may ask for within 24 hours; 0: any number.
 
     Raises:
-        QuotaExceeded: the request is new and they are used up.
+        QuotaExceeded: the owner has no images left for it.
     """
     async with db.write() as write:
-        if quota:
-            await quotas.take_turns(write, new.owner)
+        if refused := await quotas.exceeded(write, [new]):
+            raise refused[new.id]
         inserted = await write.conn.execute(
             write.insert(requests)
             .values(
@@ -71,8 +70,6 @@ async def create(db: Database, new: NewRequest, quota: int = 0) -> Created:
         )
         if (row := inserted.one_or_none()) is not None:
             request = to_request(row)
-            if quota:
-                await quotas.check(write, request, quota)
             await events.add_states(write, request, (Status.PENDING,))
             write.relay = True
             return Created(request, new=True)
