@@ -84,6 +84,7 @@ def _embedded_worker(settings: GatewaySettings, port: int) -> WorkerSettings:
         api_gateway_url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}",
         api_key=key.get_secret_value() if key else None,
         gateway_mode="claims",
+        uploads="direct",  # it shares the gateway's folder
         model=settings.model,
         default_style=settings.default_style,
         storage_public_url=settings.storage_public_url,
