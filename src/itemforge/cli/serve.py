@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import typer
 from itemforge.cli.lock import home_lock
 from itemforge.settings import GatewaySettings, WorkerSettings, load
 from itemforge.telemetry.logs import setup_logs
+from itemforge.tls import check_server_files, own_certificate_only
 
 log = structlog.get_logger(__name__)
 
@@ -48,12 +50,14 @@ async def _up(settings: GatewaySettings) -> None:
     from itemforge.broker.embedded import EmbeddedBroker
     from itemforge.gateway.listening import bind
     from itemforge.storage.opening import open_store
+    from itemforge.worker.gateway_client import HttpCaller
     from itemforge.worker.service import Worker
 
     listener = bind(settings.host, settings.port)
     broker = EmbeddedBroker(settings.retry_scale)
     worker_settings = _embedded_worker(settings, listener.getsockname()[1])
-    worker = Worker(worker_settings, broker, open_store(worker_settings))
+    caller = HttpCaller(worker_settings, trust=_own_gateway(settings))
+    worker = Worker(worker_settings, broker, open_store(worker_settings), caller=caller)
     with _signals(worker.stop):
         working = asyncio.create_task(worker.run())
         # The engine's process takes longest to load; it does so while the gateway is imported and started.
@@ -77,11 +81,12 @@ def _embedded_worker(settings: GatewaySettings, port: int) -> WorkerSettings:
     """The worker speaks to its gateway over loopback, as any other worker does over the network."""
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared, not bound
     host = everywhere.get(settings.host, settings.host)
+    scheme = "https" if settings.tls_cert_file else "http"
     key = settings.admin_key
     return load(
         WorkerSettings,
         home=settings.home,
-        api_gateway_url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}",
+        api_gateway_url=f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}",
         api_key=key.get_secret_value() if key else None,
         gateway_mode="claims",
         uploads="direct",  # it shares the gateway's folder
@@ -89,6 +94,17 @@ def _embedded_worker(settings: GatewaySettings, port: int) -> WorkerSettings:
         default_style=settings.default_style,
         storage_public_url=settings.storage_public_url,
     )
+
+
+def _own_gateway(settings: GatewaySettings) -> ssl.SSLContext | None:
+    """Over loopback the certificate's name fits nobody, so the embedded worker knows the certificate itself.
+
+    Raises:
+        ConfigurationError: the TLS files cannot be used.
+    """
+    if not check_server_files(settings.tls_cert_file, settings.tls_key_file) or not settings.tls_cert_file:
+        return None
+    return own_certificate_only(settings.tls_cert_file)
 
 
 def gateway(host: Host = None, port: Port = None, home: Home = None) -> None:

@@ -52,13 +52,14 @@ class Worker:
         broker: Broker,
         store: ObjectStore,
         engine_factory: str = DEFAULT_FACTORY,
+        caller: HttpCaller | None = None,
     ) -> None:
         self._settings = settings
         self._broker = broker
         self._store = store
         self.worker_id = settings.worker_id or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
         self.state = WorkerState.STARTING
-        self._caller = HttpCaller(settings)
+        self._caller = caller or HttpCaller(settings)
         self._styles = StyleCache(settings.home, GatewayStyles(self._caller))
         self._engine = EngineProcess(
             settings, self._on_event, self._on_engine_lost, self._wake, engine_factory
