@@ -246,7 +246,7 @@ async def find_gateway(caller: HttpCaller, settings: WorkerSettings, worker_id: 
     claims = ClaimsGateway(caller, worker_id)
     if settings.gateway_mode == "claims":
         return claims
-    body = ClaimRequest(worker_id=worker_id, jobs=[]).model_dump(mode="json")
+    body = ClaimRequest(worker_id=worker_id, jobs=[]).model_dump(mode="json", exclude_defaults=True)
     response = await caller.send("POST", "/v1/worker/claims", body)
     ours = CONTRACT_HEADER in response.headers
     if response.is_success and ours:
