@@ -54,7 +54,7 @@ class SignedStore:
     """`url` is the endpoint; `objects` maps `bucket/key` to (bytes, content type). `faults` are answered first."""
 
     def __init__(self, account: Account) -> None:
-        self._account = account
+        self.account = account
         self.objects: dict[str, tuple[bytes, str]] = {}
         self.faults: list[int] = []
         self.puts: list[tuple[str, dict[str, str]]] = []
@@ -156,7 +156,7 @@ class SignedStore:
         digest = hashlib.sha256(request.encode()).hexdigest()
         text = "\n".join(("GOOG4-RSA-SHA256", given["X-Goog-Date"], scope, digest))
         try:
-            self._account.public_key.verify(
+            self.account.public_key.verify(
                 bytes.fromhex(signature), text.encode(), padding.PKCS1v15(), hashes.SHA256()
             )
         except (InvalidSignature, ValueError):
