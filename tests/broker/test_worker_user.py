@@ -206,3 +206,9 @@ async def test_a_message_that_comes_back_for_ever_ends_in_the_dead_queue(quorum_
         assert letter.body == b"poison"
     finally:
         await broker.close()
+
+
+def test_the_policies_are_loaded_by_one_command(rabbit_node: RabbitNode) -> None:
+    rabbit_node.ctl("import_definitions", str(DEPLOY / "definitions.json"))
+    named = {policy["name"] for policy in rabbit_node.management.call("GET", "policies/%2F")}
+    assert named == {"itemforge-jobs", "itemforge-jobs-quorum", "itemforge-dead", "itemforge-dead-quorum"}
