@@ -124,12 +124,14 @@ def test_a_ca_file_that_is_none_is_a_clear_error(tmp_path: Path, content: str | 
 
 
 async def test_one_s_own_certificate_is_believed_under_any_name_and_no_other_of_its_ca(
-    authority: Authority,
+    authority: Authority, tmp_path: Path
 ) -> None:
     ours, other = authority.issue("gateway.example"), authority.issue("other.example")
+    chain = tmp_path / "chain.pem"
+    chain.write_text(ours.certificate.read_text() + authority.ca_file.read_text())
 
     async def ask(files: Files) -> httpx.Response:
-        trust = own_certificate_only(ours.certificate)
+        trust = own_certificate_only(chain)
         async with https(files) as port, httpx.AsyncClient(verify=trust, trust_env=False) as http:
             return await http.get(f"https://127.0.0.1:{port}")
 
