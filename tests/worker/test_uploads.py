@@ -4,6 +4,7 @@ The store verifies V4 signatures; the gateway signs with Google's own library an
 """
 
 import asyncio
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from worker_system import System
 from gateways import ClaimingGateway
 from itemforge.cli.serve import _embedded_worker
 from itemforge.contract import object_key
-from itemforge.errors import ConfigurationError
+from itemforge.errors import ConfigurationError, StorageUnavailable
 from itemforge.settings import GatewaySettings, StorageSettings, load
 from itemforge.storage.gcs import GcsStore, open_gcs
 from itemforge.telemetry.logs import Redactor
@@ -40,6 +41,7 @@ class SigningGateway(ClaimingGateway):
         self.lasts = 900
         self.empty = False
         self.over = False
+        self.elsewhere: str | None = None
         super().__init__()
 
     def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
@@ -61,7 +63,7 @@ class SigningGateway(ClaimingGateway):
     def _upload(self, n: int, key: str) -> dict[str, Any]:
         signed = asyncio.run(self._signer.sign_put(key, "image/png", self.lasts, 10**6))
         return {
-            "n": n, "url": signed.url, "headers": dict(signed.headers), "bucket": "items", "key": key,
+            "n": n, "url": self.elsewhere or signed.url, "headers": dict(signed.headers), "bucket": "items", "key": key,
             "public_url": f"https://public.example/{key}", "expires_in_s": self.lasts,
         }  # fmt: skip
 
@@ -176,6 +178,33 @@ async def test_an_object_that_is_there_already_is_a_success(
         await system.ended(request_id, "Completed")
     assert bucket.refusals == ["PreconditionFailed"]
     assert bucket.objects[name][0] == b"of an earlier attempt"
+
+
+async def test_an_upload_whose_answer_was_lost_is_a_success(
+    system: System, gateway: SigningGateway, bucket: SignedStore, drawn: list[str]
+) -> None:
+    bucket.lost_answers = 1
+    request_id = gateway.add()
+    async with system.run():
+        await system.send(request_id)
+        await system.ended(request_id, "Completed")
+    assert bucket.refusals == ["PreconditionFailed"] and len(drawn) == 1
+
+
+async def test_a_store_that_never_answers_is_away(
+    system: System, gateway: SigningGateway, drawn: list[str]
+) -> None:
+    request_id = gateway.add()
+    with socket.create_server(("127.0.0.1", 0)) as silent, capture_logs() as lines:
+        gateway.elsewhere = f"http://127.0.0.1:{silent.getsockname()[1]}/x?X-Goog-Signature=c0ffee"
+        async with system.run(storage_timeout=0.2, spool_time=0.5):
+            await system.send(request_id)
+            await eventually(lambda: "Released" in gateway.rows[request_id].history)
+            gateway.elsewhere = None
+            await system.ended(request_id, "Completed")
+    failure = next(e for e in lines if e["event"] == "infrastructure_failure")
+    assert isinstance(failure["error"], StorageUnavailable) and "c0ffee" not in str(lines)
+    assert len(drawn) == 1
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 408])

@@ -166,6 +166,8 @@ async def _database(_: WorkerSettings, gateway: GatewaySettings) -> Finding:
 
 
 async def _storage(worker: WorkerSettings, _: GatewaySettings) -> Finding:
+    if worker.uploads == "signed":
+        return Finding("storage", None, "none is needed here: the gateway hands out signed uploads")
     from itemforge.storage.opening import open_store
 
     store = open_store(worker)

@@ -5,6 +5,7 @@ each picture, good for creating that picture and nothing else; an expired one is
 written once either way, so a repeated upload is harmless.
 """
 
+import asyncio
 import re
 from dataclasses import dataclass
 from typing import Protocol
@@ -124,10 +125,9 @@ class SignedUploads:
         self._gateway = gateway
         self._gateway_url = settings.api_gateway_url.rstrip("/")
         self._otherwise = otherwise
+        self._timeout = settings.storage_timeout
         # A client without the gateway's key: the address is the whole permission.
-        self._http = httpx.AsyncClient(
-            timeout=settings.storage_timeout, verify=client_context(settings.ca_file)
-        )
+        self._http = httpx.AsyncClient(timeout=self._timeout, verify=client_context(settings.ca_file))
 
     async def put(self, job: Job, n: int, png: bytes) -> Stored:
         if job.uploads is None and self._otherwise is not None:
@@ -159,8 +159,9 @@ class SignedUploads:
         """The store's answer, below 500. Errors never show the address: its query is the permission."""
         url = self._gateway_url + upload.url if upload.url.startswith("/") else upload.url
         try:
-            answer = await self._http.put(url, content=png, headers=upload.headers)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            async with asyncio.timeout(self._timeout):  # the client's own holds for each of its steps
+                answer = await self._http.put(url, content=png, headers=upload.headers)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             why = refusal(error) or "check the network"
             raise StorageUnavailable(f"the store did not answer ({type(error).__name__}): {why}") from None
         if answer.status_code >= 500 or answer.status_code in (408, 429):
