@@ -6,7 +6,7 @@ keys are ignored and every key that is ours is optional. Nothing here imports an
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import (
@@ -211,6 +211,8 @@ class ClaimRequest(BaseModel):
 
     worker_id: WorkerId
     jobs: list[ClaimJob] = Field(max_length=256)
+    #: The worker has no credentials of its own: each claim shall bring signed uploads.
+    uploads: bool = False
 
 
 class Outcome(StrEnum):
@@ -223,6 +225,31 @@ class Outcome(StrEnum):
     EXHAUSTED = "exhausted"  # charged too often, now Failed: dead queue
 
 
+class Upload(BaseModel):
+    """Permission to create one picture: one PUT to `url` with exactly `headers`, until it expires.
+
+    Who has the address has the permission, so it is never logged. An address that begins with a slash is
+    the gateway's own, under whatever name the worker reaches it. What is reported is `bucket`, `key` and
+    `public_url`.
+    """
+
+    n: int = Field(ge=0, le=15)
+    url: Text = Field(max_length=8192, repr=False)
+    headers: dict[Text, Text] = Field(max_length=16)
+    bucket: Text = Field(max_length=1024)
+    key: Text = Field(max_length=1024)
+    public_url: Text = Field(max_length=4096)
+    expires_in_s: float = Field(gt=0)
+
+
+class UploadRequest(BaseModel):
+    """Asks for new uploads of an attempt, because the first ones expired."""
+
+    worker_id: WorkerId
+    request_id: UUID
+    attempt: int
+
+
 class Claim(BaseModel):
     """The answer for one job. `params` are the row's and win over the message's."""
 
@@ -233,7 +260,8 @@ class Claim(BaseModel):
     params: JobParams | None = None
     #: True for a row that was charged before: it is drawn alone, so its neighbours are safe.
     alone: bool = False
-    uploads: list[dict[str, Any]] | None = None
+    #: One for each image where the worker asked for them; empty when they could not be signed now.
+    uploads: list[Upload] | None = None
 
 
 class WorkerState(StrEnum):

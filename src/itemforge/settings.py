@@ -79,7 +79,16 @@ class LogSettings(BaseSettings):
         return home.expanduser().absolute()
 
 
-class BrokerSettings(LogSettings):
+class TrustSettings(LogSettings):
+    """Whose certificates are believed."""
+
+    ca_file: Path | None = Field(
+        default=None,
+        description="certificates (PEM) trusted besides the system's, for amqps:// and https:// addresses",
+    )
+
+
+class BrokerSettings(TrustSettings):
     """How to reach RabbitMQ: `ITEMFORGE_AMQP_URL`, or the parts."""
 
     amqp_url_setting: AmqpAddress | None = Field(
@@ -173,6 +182,11 @@ class StorageSettings(LogSettings):
     )
 
     @property
+    def storage_set(self) -> bool:
+        """Whether a store was named, or the folder at home is only what is left."""
+        return bool(self.storage_url_setting or self.gcs_bucket_name)
+
+    @property
     def storage_url(self) -> str:
         if self.storage_url_setting:
             return self.storage_url_setting
@@ -186,6 +200,10 @@ class GatewaySettings(BrokerSettings, StorageSettings):
 
     host: str = Field(default="127.0.0.1", description="address that the gateway listens on")
     port: int = Field(default=8000, ge=0, le=65535, description="port; 0 takes a free one")
+    tls_cert_file: Path | None = Field(
+        default=None, description="certificate and its chain (PEM); with it the gateway serves https"
+    )
+    tls_key_file: Path | None = Field(default=None, description="the certificate's private key (PEM)")
     database_url_setting: SecretStr | None = Field(
         default=None,
         validation_alias="DATABASE_URL",
@@ -236,6 +254,10 @@ class GatewaySettings(BrokerSettings, StorageSettings):
     worker_timeout: float = Field(
         default=30.0, gt=0, description="seconds without heartbeat after which a worker is gone"
     )
+    upload_time: float = Field(
+        default=900.0, ge=1, le=604800, description="seconds that a signed upload may be used; at most a week"
+    )
+    upload_max_mib: int = Field(default=64, ge=1, le=1024, description="largest signed upload, in MiB")
     retain_requests: float = Field(
         default=0.0, ge=0, description="days that ended requests and their pictures are kept; 0 for ever"
     )
@@ -300,6 +322,11 @@ class WorkerSettings(BrokerSettings, StorageSettings, EngineSettings):
         default="auto", description="claims, or a gateway that knows only /update_db; auto finds out"
     )
     gateway_timeout: float = Field(default=10.0, gt=0, description="seconds that one call may take")
+    uploads: Literal["auto", "signed", "direct"] = Field(
+        default="auto",
+        description="signed: by addresses that the gateway hands out; direct: with the worker's own storage "
+        "settings; auto: signed where none are set",
+    )
     upload_places: int = Field(default=4, ge=1, le=64, description="uploads under way at once")
     heartbeat_interval: float = Field(default=1.0, gt=0, description="seconds between heartbeats, busy")
     heartbeat_idle: float = Field(default=10.0, gt=0, description="seconds between heartbeats, idle")
@@ -322,7 +349,7 @@ class WorkerSettings(BrokerSettings, StorageSettings, EngineSettings):
     )
 
 
-class ClientSettings(LogSettings):
+class ClientSettings(TrustSettings):
     """The command line, as a client of a gateway."""
 
     api_gateway_url: HttpAddress = Field(

@@ -19,6 +19,7 @@ import httpx
 import pika
 
 from services.process import Service, free_ports, listens, remove, service_directory
+from services.tls import Authority
 
 QUORUM = "quorum"
 CLASSIC = "classic"
@@ -99,12 +100,17 @@ class RabbitNode:
     def __init__(self, server: Path) -> None:
         self._server = server
         self.directory = service_directory("rabbit")
-        self.port, self._http_port, self._dist_port, self._epmd_port = free_ports(4)
+        self.port, self.tls_port, self._http_port, self._dist_port, self._epmd_port = free_ports(5)
         self._services: list[Service] = []
         self.management = Management(f"http://127.0.0.1:{self._http_port}")
         for name in ("mnesia", "log", "schema", "home", "conf"):
             (self.directory / name).mkdir()
+        #: Its certificate names `localhost` and no address.
+        self.authority = Authority(self.directory / "tls")
         self._write_configuration()
+
+    def tls_url(self, vhost: str, host: str = "localhost", user: str = "guest:guest") -> str:
+        return f"amqps://{user}@{host}:{self.tls_port}/{quote(vhost, safe='')}"
 
     def url(self, vhost: str) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}/{quote(vhost, safe='')}"
@@ -115,10 +121,10 @@ class RabbitNode:
         assert epmd is not None
         log = self.directory / "log" / "output"
         self._services.append(
-            Service([epmd, "-port", str(self._epmd_port), "-address", "127.0.0.1"], log, self._environment())
+            Service([epmd, "-port", str(self._epmd_port), "-address", "127.0.0.1"], log, self.environment())
         )
         self._services[0].wait_until(lambda: listens(self._epmd_port), within=10)
-        node = Service([str(self._server)], log, self._environment(), cwd=self.directory)
+        node = Service([str(self._server)], log, self.environment(), cwd=self.directory)
         self._services.append(node)
         node.wait_until(lambda: listens(self.port) and self.management.alive(), within=90)
 
@@ -132,7 +138,7 @@ class RabbitNode:
         """Run rabbitmqctl on this node; about two seconds a call."""
         subprocess.run(
             [str(self._server.with_name("rabbitmqctl")), "-q", *arguments],
-            env=self._environment(),
+            env=self.environment(),
             check=True,
             capture_output=True,
         )
@@ -142,7 +148,12 @@ class RabbitNode:
         self.management.close()
         remove(self.directory)
 
-    def _environment(self) -> dict[str, str]:
+    @property
+    def rabbitmqctl(self) -> Path:
+        return self._server.with_name("rabbitmqctl")
+
+    def environment(self) -> dict[str, str]:
+        """What a program needs to speak to this node and to no other."""
         at = self.directory
         return {
             "PATH": os.environ["PATH"],
@@ -171,9 +182,14 @@ class RabbitNode:
 
     def _write_configuration(self) -> None:
         conf = self.directory / "conf"
+        files = self.authority.issue("localhost")
         (conf / "enabled_plugins").write_text("[rabbitmq_management].\n")
         (conf / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
+            f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}\n"
+            f"ssl_options.cacertfile = {self.authority.ca_file}\n"
+            f"ssl_options.certfile = {files.certificate}\n"
+            f"ssl_options.keyfile = {files.key}\n"
             "management.tcp.ip = 127.0.0.1\n"
             f"management.tcp.port = {self._http_port}\n"
             "collect_statistics_interval = 1000\n"

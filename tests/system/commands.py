@@ -48,7 +48,7 @@ class Command:
 
         def said() -> str | None:
             assert self.process.poll() is None, self.log.read_text()[-3000:]
-            found = re.search(r"http://[^\s/]+", self.out.read_text())
+            found = re.search(r"https?://[^\s/]+", self.out.read_text())
             return found.group() if found else None
 
         return wait_until(said, within, why=f"{self.process.args!r} tells its address") or ""

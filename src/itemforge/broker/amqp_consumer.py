@@ -8,6 +8,7 @@ import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 
 from itemforge.broker.amqp_link import Link, Lost, own_cancellation_only
+from itemforge.broker.amqp_queues import ensure_queues
 from itemforge.broker.face import Delivery, Headers
 from itemforge.contract import QUEUE
 from itemforge.settings import BrokerSettings
@@ -137,12 +138,13 @@ class RabbitConsumer:
             await self._link.close()
 
     async def _build(self, connection: AbstractConnection, lost: Lost) -> None:
+        await ensure_queues(connection, (QUEUE,))
         channel = await connection.channel(publisher_confirms=False)
         channel.close_callbacks.add(lambda _, error: lost(f"channel closed: {error}"))
         underlay = await channel.get_underlay_channel()
         underlay.on_consumer_cancel_callbacks.add(lambda _: lost("the broker cancelled the consumer"))
         await channel.set_qos(prefetch_count=self._prefetch)
-        queue = await channel.declare_queue(QUEUE, durable=True)
+        queue = await channel.get_queue(QUEUE, ensure=False)
         tag = await queue.consume(self._on_message)
         self._cancel = lambda: queue.cancel(tag)
         self._last_delivery = time.monotonic()

@@ -16,6 +16,7 @@ from aio_pika.abc import AbstractConnection
 from yarl import URL
 
 from itemforge.settings import BrokerSettings
+from itemforge.tls import client_context, refusal
 
 log = structlog.get_logger(__name__)
 
@@ -33,11 +34,14 @@ async def connect(settings: BrokerSettings, name: str) -> AbstractConnection:
 
     Raises:
         TimeoutError, OSError, aio_pika.exceptions.AMQPError: the broker cannot be reached or refuses us.
+        ConfigurationError: `ITEMFORGE_CA_FILE` cannot be read.
     """
     url = URL(settings.require_amqp_url()).update_query(heartbeat=settings.amqp_heartbeat, name=name)
     async with asyncio.timeout(CONNECT_TIMEOUT):
         with own_cancellation_only():
-            return await aio_pika.connect(url)
+            # Our own trust, also where the address asks for less (`no_verify_ssl`).
+            trust = client_context(settings.ca_file) if url.scheme == "amqps" else None
+            return await aio_pika.connect(url, ssl_context=trust)
 
 
 @contextmanager
@@ -68,6 +72,8 @@ class Link:
         self._ended = ended
         self._task: asyncio.Task[None] | None = None
         self._lost: Lost | None = None
+        #: Why there was no connection when it was last tried.
+        self.trouble: str | None = None
         self._last = False
         self._closed = False
 
@@ -108,10 +114,11 @@ class Link:
                 reason = await self._one_connection()
                 failures = 0
             except Exception as error:  # whatever it is, the answer is to try again
-                reason = f"{type(error).__name__}: {error}"
+                reason = refusal(error) or f"{type(error).__name__}: {error}"
                 failures += 1
             if self._last:
                 return
+            self.trouble = reason
             pause = self._pause(failures)
             event = "broker_unreachable" if failures else "broker_lost"
             log.warning(event, link=self._name, reason=reason, retry_in_s=round(pause, 1))

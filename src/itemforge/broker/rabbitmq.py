@@ -20,38 +20,18 @@ from aio_pika.exceptions import (
     DeliveryError,
     PublishError,
 )
-from pamqp.common import FieldTable
 
 from itemforge.broker.amqp_consumer import RabbitConsumer, readable_headers
 from itemforge.broker.amqp_link import Link, Lost, own_cancellation_only
+from itemforge.broker.amqp_queues import ALL_QUEUES, RETRY_AFTER, declare_queues, ensure_queues
 from itemforge.broker.face import Consumer, DeadLetter, Headers
-from itemforge.contract import DEAD_QUEUE, QUEUE, RETRY_DELAYS, retry_queue
+from itemforge.contract import DEAD_QUEUE
 from itemforge.errors import BrokerUnavailable, Unroutable
 from itemforge.settings import BrokerSettings
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-
-_RETRY_AFTER = {retry_queue(name): delay for name, delay in RETRY_DELAYS.items()}
-_ALL_QUEUES = (QUEUE, DEAD_QUEUE, *_RETRY_AFTER)
-
-
-async def declare_queues(channel: AbstractChannel) -> None:
-    """Make sure that the queues exist.
-
-    Raises:
-        aio_pika.exceptions.ChannelPreconditionFailed: one exists with other arguments.
-    """
-    await channel.declare_queue(QUEUE, durable=True)
-    await channel.declare_queue(DEAD_QUEUE, durable=True)
-    for name, delay in _RETRY_AFTER.items():
-        arguments: FieldTable = {
-            "x-message-ttl": int(delay * 1000),
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": QUEUE,
-        }
-        await channel.declare_queue(name, durable=True, arguments=arguments)
 
 
 class RabbitBroker:
@@ -75,6 +55,11 @@ class RabbitBroker:
     def connected(self) -> bool:
         return self._link.up
 
+    @property
+    def trouble(self) -> str | None:
+        """Why it could not connect when it last tried."""
+        return self._link.trouble
+
     async def publish(self, queue: str, body: bytes, headers: Headers | None = None) -> None:
         message = Message(
             body,
@@ -85,7 +70,7 @@ class RabbitBroker:
         )
         if await self._send(queue, message):
             return
-        if queue in _ALL_QUEUES:
+        if queue in ALL_QUEUES:
             log.warning("queue_missing", queue=queue)
             await self._on_new_channel(declare_queues)
             if await self._send(queue, message):
@@ -94,14 +79,14 @@ class RabbitBroker:
 
     def _expiration(self, queue: str) -> float | None:
         # The queue's own time is its upper bound; this only shortens it, and only when a test scales it.
-        delay = _RETRY_AFTER.get(queue)
+        delay = RETRY_AFTER.get(queue)
         return None if delay is None else delay * self._settings.retry_scale
 
     async def _send(self, queue: str, message: Message) -> bool:
         """True when confirmed, False when there is no such queue."""
         channel = self._channel
         if channel is None:
-            raise _not_connected()
+            raise self._not_connected()
         try:
             async with asyncio.timeout(self._settings.publish_timeout):
                 with own_cancellation_only():
@@ -171,7 +156,7 @@ class RabbitBroker:
         """
         connection = self._connection
         if connection is None:
-            raise _not_connected()
+            raise self._not_connected()
         try:
             async with asyncio.timeout(self._settings.publish_timeout):
                 with own_cancellation_only():
@@ -186,14 +171,14 @@ class RabbitBroker:
             raise BrokerUnavailable(f"RabbitMQ refused or was lost: {error!r}") from error
 
     async def _build(self, connection: AbstractConnection, lost: Lost) -> None:
+        await ensure_queues(connection)
         channel = await connection.channel(on_return_raises=True)
         channel.close_callbacks.add(lambda _, error: lost(f"channel closed: {error}"))
-        await declare_queues(channel)
         self._connection, self._channel = connection, channel
 
     def _lost_all(self) -> None:
         self._connection = self._channel = None
 
-
-def _not_connected() -> BrokerUnavailable:
-    return BrokerUnavailable("not connected to RabbitMQ; check its address and that it runs")
+    def _not_connected(self) -> BrokerUnavailable:
+        why = self._link.trouble or "check its address and that it runs"
+        return BrokerUnavailable(f"not connected to RabbitMQ: {why}")

@@ -27,9 +27,10 @@ async def connected(settings: BrokerSettings) -> AsyncIterator[RabbitBroker]:
                 break
             await asyncio.sleep(0.05)
         else:
+            said = f" ({broker.trouble})" if broker.trouble else ""
             raise BrokerUnavailable(
-                f"no connection to RabbitMQ at {host}; check that it runs, the address, user and password "
-                "(ITEMFORGE_AMQP_URL, or RABBITMQ_HOST and the others)"
+                f"no connection to RabbitMQ at {host}{said}; check that it runs, the address, user and "
+                "password (ITEMFORGE_AMQP_URL, or RABBITMQ_HOST and the others)"
             )
         yield broker
     finally:

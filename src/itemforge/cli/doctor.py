@@ -16,6 +16,7 @@ from rich.console import Console
 from itemforge.errors import ItemForgeError
 from itemforge.settings import GatewaySettings, WorkerSettings, load
 from itemforge.telemetry.logs import Redactor, secrets_of
+from itemforge.tls import client_context, refusal
 
 #: GiB that must be free at home: a base model and its LoRAs, spool and caches.
 _FREE_GIB = 5
@@ -135,12 +136,15 @@ async def _gateway(worker: WorkerSettings, _: GatewaySettings) -> Finding:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     url = worker.api_gateway_url
     try:
-        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=5) as http:
+        trust = client_context(worker.ca_file)
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=5, verify=trust) as http:
             ready = await http.get("/readyz")
             allowed = await http.get("/v1/styles")
             if allowed.status_code == 403:  # a worker's key may only work
                 allowed = await http.post("/v1/worker/claims", json={"worker_id": "doctor", "jobs": []})
     except httpx.HTTPError as error:
+        if why := refusal(error):
+            return Finding("gateway", False, f"{url}: {why}")
         return Finding(
             "gateway", None, f"no answer at {url} ({type(error).__name__}); start one, or set API_GATEWAY_URL"
         )
@@ -164,6 +168,8 @@ async def _database(_: WorkerSettings, gateway: GatewaySettings) -> Finding:
 
 
 async def _storage(worker: WorkerSettings, _: GatewaySettings) -> Finding:
+    if worker.uploads == "signed":
+        return Finding("storage", None, "none is needed here: the gateway hands out signed uploads")
     from itemforge.storage.opening import open_store
 
     store = open_store(worker)

@@ -21,7 +21,7 @@ Url = Annotated[str | None, typer.Option("--url", help="The gateway's address (A
 def _client(url: str | None) -> Client:
     settings = load(ClientSettings, api_gateway_url=url)
     key = settings.api_key.get_secret_value() if settings.api_key else None
-    return Client(settings.api_gateway_url, key)
+    return Client(settings.api_gateway_url, key, ca_file=settings.ca_file)
 
 
 def submit(

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import signal
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import typer
 from itemforge.cli.lock import home_lock
 from itemforge.settings import GatewaySettings, WorkerSettings, load
 from itemforge.telemetry.logs import setup_logs
+from itemforge.tls import check_server_files, own_certificate_only
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +51,7 @@ async def _up(settings: GatewaySettings) -> None:
     from itemforge.broker.embedded import EmbeddedBroker
     from itemforge.gateway.listening import bind
     from itemforge.storage.opening import open_store
+    from itemforge.worker.gateway_client import HttpCaller
     from itemforge.worker.service import Worker
 
     listener = bind(settings.host, settings.port)
@@ -56,7 +59,8 @@ async def _up(settings: GatewaySettings) -> None:
     # Its worker calls over HTTP as any other, with a key that lives as long as this process.
     worker_key = secrets.token_urlsafe(32)
     worker_settings = _embedded_worker(settings, listener.getsockname()[1], worker_key)
-    worker = Worker(worker_settings, broker, open_store(worker_settings))
+    caller = HttpCaller(worker_settings, trust=_own_gateway(settings))
+    worker = Worker(worker_settings, broker, open_store(worker_settings), caller=caller)
     with _signals(worker.stop):
         working = asyncio.create_task(worker.run())
         # The engine's process takes longest to load; it does so while the gateway is imported and started.
@@ -82,16 +86,29 @@ def _embedded_worker(settings: GatewaySettings, port: int, key: str) -> WorkerSe
     """The worker speaks to its gateway over loopback, as any other worker does over the network."""
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared, not bound
     host = everywhere.get(settings.host, settings.host)
+    scheme = "https" if settings.tls_cert_file else "http"
     return load(
         WorkerSettings,
         home=settings.home,
-        api_gateway_url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}",
+        api_gateway_url=f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}",
         api_key=key,
         gateway_mode="claims",
+        uploads="direct",  # it shares the gateway's folder
         model=settings.model,
         default_style=settings.default_style,
         storage_public_url=settings.storage_public_url,
     )
+
+
+def _own_gateway(settings: GatewaySettings) -> ssl.SSLContext | None:
+    """Over loopback the certificate's name fits nobody, so the embedded worker knows the certificate itself.
+
+    Raises:
+        ConfigurationError: the TLS files cannot be used.
+    """
+    if not check_server_files(settings.tls_cert_file, settings.tls_key_file) or not settings.tls_cert_file:
+        return None
+    return own_certificate_only(settings.tls_cert_file)
 
 
 def gateway(host: Host = None, port: Port = None, home: Home = None) -> None:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from itemforge.contract import Status
 from itemforge.errors import GatewayRefused, GatewayUnavailable
+from itemforge.tls import client_context, refusal
 
 #: Seconds between tries of an event stream that gives nothing.
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -53,9 +55,17 @@ class Client:
     Every call raises GatewayUnavailable (no answer, 5xx) or GatewayRefused (4xx, with the gateway's words).
     """
 
-    def __init__(self, url: str, key: str | None = None, *, timeout: float = 30.0) -> None:
+    def __init__(
+        self, url: str, key: str | None = None, *, timeout: float = 30.0, ca_file: Path | None = None
+    ) -> None:
+        """`ca_file` holds certificates (PEM) to be trusted besides the system's.
+
+        Raises:
+            ConfigurationError: it cannot be read.
+        """
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
+        trust = client_context(ca_file)
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, verify=trust)
 
     def __enter__(self) -> "Client":
         return self
@@ -117,13 +127,15 @@ class Client:
                 _check(response)
                 yield from _events(response.iter_lines())
         except httpx.HTTPError as error:
-            raise GatewayUnavailable(f"no answer from the gateway: {error}") from error
+            raise GatewayUnavailable(f"no answer from the gateway: {refusal(error) or error}") from error
 
     def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             response = self._http.request(method, path, **options)
         except httpx.HTTPError as error:
             url = self._http.base_url
+            if why := refusal(error):
+                raise GatewayUnavailable(f"no answer from the gateway at {url}: {why}") from error
             raise GatewayUnavailable(
                 f"no answer from the gateway at {url}: {error}; is it running (itemforge up), and is "
                 "API_GATEWAY_URL right?"

@@ -20,6 +20,7 @@ from itemforge.gateway import (
     stream,
     style_routes,
     upkeep,
+    upload_routes,
     worker_routes,
 )
 from itemforge.gateway.auth import Access
@@ -82,6 +83,7 @@ def create_app(
         style_routes,
         fleet_routes,
         worker_routes,
+        upload_routes,
     ):
         app.include_router(module.router)
     if settings.seed_routes != "off":

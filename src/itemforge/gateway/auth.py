@@ -19,6 +19,7 @@ from itemforge.gateway.limits import network, whole_seconds
 from itemforge.gateway.listening import is_loopback
 from itemforge.gateway.problems import Refusal, problem
 from itemforge.jobs.keys import Role, digest
+from itemforge.storage.signing import ROUTE as SIGNED_UPLOADS
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +37,9 @@ _ALLOWED = {
 
 
 def is_public(method: str, path: str) -> bool:
-    """Whether anybody may make this call."""
+    """Whether anybody may make this call. A signed upload carries its permission in its address."""
+    if method == "PUT" and path.startswith(SIGNED_UPLOADS):
+        return True
     return path in PROBES or (method in ("GET", "HEAD") and _PUBLIC.fullmatch(path) is not None)
 
 

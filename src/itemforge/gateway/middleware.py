@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from itemforge.contract import CONTRACT_HEADER, CONTRACT_VERSION
 from itemforge.gateway.auth import PROBES
 from itemforge.gateway.problems import problem
+from itemforge.storage.signing import ROUTE as SIGNED_UPLOADS
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +73,9 @@ class BodyLimit:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        # An upload's route looks at its signature first, and only then takes in a long body.
+        upload = scope["type"] == "http" and scope["path"].startswith(SIGNED_UPLOADS)
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS") or upload:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
@@ -101,11 +104,11 @@ async def _read(headers: Headers, receive: Receive, limit: int) -> bytes | None:
         if not too_long and _is_last(message):
             return bytes(body)
     if not body or not _is_last(message):
-        await _discard(receive)
+        await discard_body(receive)
     return None
 
 
-async def _discard(receive: Receive) -> None:
+async def discard_body(receive: Receive) -> None:
     """Take in some of the rest: a client that is still sending when we close never sees our answer."""
     left = _MAX_DISCARDED
     try:

@@ -17,6 +17,7 @@ from itemforge.settings import GatewaySettings
 from itemforge.storage.face import ObjectStore
 from itemforge.styles.catalog import Catalog
 from itemforge.styles.models import describe
+from itemforge.tls import check_server_files
 
 log = structlog.get_logger(__name__)
 
@@ -36,10 +37,12 @@ async def serving(app: FastAPI, listener: socket.socket) -> AsyncIterator[str]:
     """Serve an app of `create_app` inside the block; gives its address. Closes the listener.
 
     Raises:
-        ConfigurationError: the database belongs to another process or a newer version, or the gateway
-            would be open to others without any key.
+        ConfigurationError: the database belongs to another process or a newer version, the gateway would
+            be open to others without any key, or the TLS files cannot be used.
     """
     gateway: Gateway = app.state.gateway
+    settings = gateway.settings
+    secure = check_server_files(settings.tls_cert_file, settings.tls_key_file)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -48,7 +51,9 @@ async def serving(app: FastAPI, listener: socket.socket) -> AsyncIterator[str]:
         ws="none",
         lifespan="off",  # entered below: uvicorn would turn its errors into SystemExit
         timeout_graceful_shutdown=_GRACE,
-        forwarded_allow_ips=gateway.settings.trusted_proxies,
+        forwarded_allow_ips=settings.trusted_proxies,
+        ssl_certfile=settings.tls_cert_file,
+        ssl_keyfile=settings.tls_key_file,
     )
     server = _Uvicorn(config)
     with contextlib.closing(listener):
@@ -57,7 +62,7 @@ async def serving(app: FastAPI, listener: socket.socket) -> AsyncIterator[str]:
             try:
                 while not server.started and not running.done():  # noqa: ASYNC110  # uvicorn has no event for it
                     await asyncio.sleep(0.01)
-                address = _address(listener)
+                address = _address(listener, "https" if secure else "http")
                 log.info("gateway_serves", address=address)
                 yield address
             finally:
@@ -66,11 +71,11 @@ async def serving(app: FastAPI, listener: socket.socket) -> AsyncIterator[str]:
                 await running
 
 
-def _address(listener: socket.socket) -> str:
+def _address(listener: socket.socket, scheme: str) -> str:
     host, port = listener.getsockname()[:2]
     if host in ("0.0.0.0", "::"):  # noqa: S104  # compared, not bound
         host = socket.gethostname()
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 class Server:
@@ -86,7 +91,8 @@ class Server:
         embedded: bool = False,
         worker_key: str | None = None,
     ) -> None:
-        """Raises ModelError (no such model)."""
+        """Raises ConfigurationError (wrong TLS files) or ModelError (no such model)."""
+        check_server_files(settings.tls_cert_file, settings.tls_key_file)
         self._listener = listener
         self.app = create_app(
             settings,

@@ -1,4 +1,4 @@
-"""`/v1/worker`: claims, heartbeat, reports. Lists in, lists out, so that one call serves several jobs."""
+"""`/v1/worker`: claims, heartbeat, reports, uploads. Mostly lists, so that one call serves several jobs."""
 
 import time
 from typing import Annotated
@@ -13,11 +13,15 @@ from itemforge.contract import (
     Report,
     ReportAnswer,
     ReportStatus,
+    Upload,
+    UploadRequest,
     object_key,
 )
 from itemforge.gateway.context import GatewayDep
-from itemforge.gateway.problems import documented, wrong_field
-from itemforge.jobs import claims, heartbeats
+from itemforge.gateway.problems import Refusal, documented, wrong_field
+from itemforge.gateway.uploads import offer_uploads, sign_uploads
+from itemforge.jobs import claims, heartbeats, requests
+from itemforge.jobs.states import OPEN
 
 router = APIRouter(prefix="/v1/worker", tags=["workers"], responses=documented(401, 413, 415, 422, 503))
 
@@ -30,7 +34,20 @@ async def claim_jobs(body: ClaimRequest, gateway: GatewayDep) -> list[Claim]:
     if not body.jobs:
         return []
     ids = [job.request_id for job in body.jobs]
-    return await claims.claim(gateway.db, body.worker_id, ids, gateway.settings.lease)
+    answers = await claims.claim(gateway.db, body.worker_id, ids, gateway.settings.lease)
+    return await offer_uploads(gateway, answers) if body.uploads else answers
+
+
+@router.post("/uploads", responses=documented(404, 409))
+async def renew_uploads(body: UploadRequest, gateway: GatewayDep) -> list[Upload]:
+    """New signed uploads for an attempt, as long as its report would be accepted."""
+    row = await requests.get(gateway.db, body.request_id)
+    if row is None:
+        raise Refusal(404, "There is no generation with this id.")
+    given_back = row.reported is not None
+    if row.status not in OPEN or (row.attempt, row.worker_id) != (body.attempt, body.worker_id) or given_back:
+        raise Refusal(409, "This attempt is over or another worker's; drop its result.")
+    return await sign_uploads(gateway, row.id, row.params.num_images)
 
 
 @router.post("/heartbeat")

@@ -5,7 +5,22 @@ request the first writer wins and a public address never changes its bytes.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
+
+#: The header that makes an upload create-only, in Google's words and in our folder route's.
+GENERATION_HEADER = "x-goog-if-generation-match"
+
+
+@dataclass(frozen=True)
+class SignedPut:
+    """Permission to create one object: PUT to `url` with exactly these headers.
+
+    `url` is a secret while it lasts. Where it begins with a slash, the gateway itself takes the upload.
+    """
+
+    url: str = field(repr=False)
+    headers: Mapping[str, str]
 
 
 class ObjectStore(Protocol):
@@ -69,6 +84,15 @@ class ObjectStore(Protocol):
 
         Raises:
             StorageUnavailable, PermanentError: as `put`.
+        """
+        ...
+
+    async def sign_put(self, key: str, content_type: str, seconds: int, max_bytes: int) -> SignedPut:
+        """Let somebody without credentials create this one object within `seconds`.
+
+        Raises:
+            ConfigurationError: the credentials cannot sign; the text says what is needed.
+            StorageUnavailable, PermanentError: as `put`, where signing asks a service.
         """
         ...
 

@@ -20,7 +20,9 @@ from urllib.parse import quote
 import structlog
 
 from itemforge.errors import ObjectMissing, PermanentError, StorageUnavailable
+from itemforge.storage.face import SignedPut
 from itemforge.storage.keys import check_key
+from itemforge.storage.signing import UploadSigner, folder_secret
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +52,7 @@ class FolderStore:
         self._root = root
         self._public = (public_url or root.as_uri()).rstrip("/")
         self._temporary = root / _OWN / "tmp"
+        self._signer: UploadSigner | None = None
         with self._errors():
             self._temporary.mkdir(parents=True, exist_ok=True)
             self._remove_stale()
@@ -84,6 +87,25 @@ class FolderStore:
                 return sorted(self._keys(prefix))
 
         return list(await asyncio.to_thread(find))
+
+    async def sign_put(self, key: str, content_type: str, seconds: int, max_bytes: int) -> SignedPut:
+        """As the face says; the gateway's own route holds the limit on bytes."""
+        return (await self.signer()).sign(key, content_type, seconds)
+
+    async def signer(self) -> UploadSigner:
+        """What makes and checks this folder's signatures.
+
+        Raises:
+            StorageUnavailable, PermanentError: the secret cannot be made or read.
+        """
+
+        def read() -> UploadSigner:
+            with self._errors():
+                return UploadSigner(folder_secret(self._root / _OWN / "upload-secret"))
+
+        if self._signer is None:
+            self._signer = await asyncio.to_thread(read)
+        return self._signer
 
     def _put(self, key: str, data: bytes, content_type: str, metadata: dict[str, str]) -> bool:
         with self._errors():

@@ -8,6 +8,7 @@ object is there.
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,6 +34,8 @@ from urllib3.exceptions import HTTPError
 
 from itemforge.errors import ConfigurationError, ObjectMissing, PermanentError, StorageUnavailable
 from itemforge.settings import StorageSettings
+from itemforge.storage.face import GENERATION_HEADER, SignedPut
+from itemforge.storage.gcs_signing import SIGNING_SCOPE, signature_by, signing_errors
 from itemforge.storage.keys import check_key
 
 #: Both spellings are in use by operators of the existing services.
@@ -44,8 +47,18 @@ _SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
 class GcsStore:
     """`storage.face.ObjectStore` in one bucket, under `prefix` (empty, or it ends with a slash)."""
 
-    def __init__(self, client: Any, bucket: str, prefix: str, public_url: str, timeout: float) -> None:
+    def __init__(
+        self,
+        client: Any,
+        bucket: str,
+        prefix: str,
+        public_url: str,
+        timeout: float,
+        signing: Credentials | None = None,
+    ) -> None:
+        """`signing` signs uploads, where that is not the client's own credentials."""
         self._client = client
+        self._signing = signing or client._credentials
         # It asks for the bucket's properties behind our back, to put them on traces that we do not make.
         client._bucket_metadata_cache = None
         self._bucket = client.bucket(bucket)
@@ -117,6 +130,23 @@ class GcsStore:
 
         return list(await asyncio.to_thread(self._mapped, names))
 
+    async def sign_put(self, key: str, content_type: str, seconds: int, max_bytes: int) -> SignedPut:
+        headers = {GENERATION_HEADER: "0", "x-goog-content-length-range": f"0,{max_bytes}"}
+
+        def sign() -> SignedPut:
+            url = self._blob(key).generate_signed_url(
+                version="v4",
+                method="PUT",
+                expiration=timedelta(seconds=seconds),
+                content_type=content_type,
+                headers=dict(headers),  # it adds to what it is given
+                **signature_by(self._signing),
+            )
+            return SignedPut(url, {"Content-Type": content_type, **headers})
+
+        with signing_errors():
+            return await asyncio.to_thread(self._mapped, sign)
+
     def _blob(self, key: str) -> Any:
         return self._bucket.blob(self._prefix + check_key(key))
 
@@ -173,12 +203,15 @@ def open_gcs(settings: StorageSettings, bucket: str, prefix: str) -> GcsStore:
         # An explicit endpoint and no credentials: nothing may be looked for on this machine.
         client = Client("emulator", AnonymousCredentials(), client_options={"api_endpoint": address})
         store = f"{address.rstrip('/')}/{bucket}"
+        named = settings.google_application_credentials is not None
+        signing = _credentials(settings)[0] if named else None
     else:
         credentials, project = _credentials(settings)
+        signing = None
         client = Client(project or "none", credentials)
         store = f"{_PUBLIC}/{bucket}"
     public = settings.storage_public_url or f"{store}/{quote(prefix)}"
-    return GcsStore(client, bucket, prefix, public, settings.storage_timeout)
+    return GcsStore(client, bucket, prefix, public, settings.storage_timeout, signing)
 
 
 def find_key_file(settings: StorageSettings) -> Path | None:
@@ -207,7 +240,8 @@ def _credentials(settings: StorageSettings) -> tuple[Credentials, str | None]:
             ) from None
         return account, account.project_id
     try:
-        found: tuple[Credentials, str | None] = google.auth.default(scopes=_SCOPES)
+        scopes = (*_SCOPES, SIGNING_SCOPE)
+        found: tuple[Credentials, str | None] = google.auth.default(scopes=scopes)
     except DefaultCredentialsError as error:
         raise ConfigurationError(
             "no Google credentials: put the service account's key into gcs-key.json here, "

@@ -43,7 +43,7 @@ _PATTERNS = (
     # Up to the last @: whoever writes an address by hand may leave one in the password.
     (re.compile(r"(://[^\s:/@\"']*:)[^\s\"']+(?=@)"), rf"\1{MASK}"),
     (
-        re.compile(r"((?:X-Goog-Signature|X-Goog-Credential|Signature|access_token|[?&]key)=)[^&\s\"']+"),
+        re.compile(r"(?i)((?:X-Goog-Signature|X-Goog-Credential|signature|access_token|[?&]key)=)[^&\s\"']+"),
         rf"\1{MASK}",
     ),
     (re.compile(r"(?i)(bearer\s+)[a-z0-9._~+/=-]{6,}"), rf"\1{MASK}"),

@@ -13,12 +13,11 @@ from typing import TypeVar
 import structlog
 
 from itemforge.broker.face import Broker
-from itemforge.contract import MAX_CHARGED, Image, Report, ReportStatus, clean_text, object_key
+from itemforge.contract import MAX_CHARGED, Image, Report, ReportStatus, clean_text
 from itemforge.engine.rows import Finished, Row
 from itemforge.errors import EngineFailed, ItemForgeError, ModelError, PermanentError, RetryableError
 from itemforge.imaging.png import encode_png
 from itemforge.settings import WorkerSettings
-from itemforge.storage.face import ObjectStore
 from itemforge.worker.breaker import Breaker
 from itemforge.worker.engine_child import Ready
 from itemforge.worker.engine_process import EngineProcess
@@ -28,6 +27,7 @@ from itemforge.worker.intake import bury, send_back
 from itemforge.worker.job import Drawing, Dropped, EngineLost, GivenBack, Interrupted, Job
 from itemforge.worker.plan import Planner
 from itemforge.worker.spool import Spool
+from itemforge.worker.uploads import Stored, Uploads
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class Courier:
         self,
         settings: WorkerSettings,
         broker: Broker,
-        store: ObjectStore,
+        uploads: Uploads,
         gateway: Gateway,
         engine: EngineProcess,
         planner: Planner,
@@ -51,7 +51,7 @@ class Courier:
     ) -> None:
         self._settings = settings
         self._broker = broker
-        self._store = store
+        self._uploads = uploads
         self._gateway = gateway
         self._engine = engine
         self._planner = planner
@@ -141,33 +141,18 @@ class Courier:
             raise GivenBack(f"this worker's engine is beyond help: {error}") from error
 
     async def _upload(self, job: Job, n: int, row: Row, png: bytes) -> Image:
-        key = object_key(job.request_id, n, job.params.num_images)
-        metadata = {
-            "request-id": str(job.request_id),
-            "attempt": str(job.attempt or 0),
-            "seed": str(row.seed),
-        }
-
-        async def put() -> None:
+        async def put() -> Stored:
             async with self._places:
-                created = await self._store.put(key, png, "image/png", metadata)
-            log.info("picture_stored", image=n, key=key, created=created, bytes=len(png))
+                stored = await self._uploads.put(job, n, png)
+            log.info("picture_stored", image=n, key=stored.key, created=stored.created, bytes=len(png))
+            return stored
 
         def keep() -> None:
             self._spool.put(job.request_id, n, job.params, png)
 
-        await self._persist(job, "storage", put, keep)
+        stored = await self._persist(job, "storage", put, keep)
         self._spool.drop(job.request_id, n, job.params)
-        url = self._store.public_url(key)
-        return Image(
-            n=n,
-            seed=row.seed,
-            bucket=self._store.bucket,
-            key=key,
-            url=url,
-            width=row.width,
-            height=row.height,
-        )
+        return _image_of(stored, n, row.seed, row.width, row.height)
 
     async def _complete(self, job: Job, images: list[Image]) -> None:
         report = self._report_of(job, ReportStatus.COMPLETED, images=images)
@@ -181,20 +166,11 @@ class Courier:
             return False
         images = []
         for n in range(job.params.num_images):
-            key = object_key(job.request_id, n, job.params.num_images)
-            if not await self._persist(job, "storage", lambda key=key: self._store.exists(key)):  # type: ignore[misc]  # the loop's value
+            found = await self._persist(job, "storage", lambda n=n: self._uploads.find(job, n))  # type: ignore[misc]  # the loop's value
+            if found is None:
                 return False
-            images.append(
-                Image(
-                    n=n,
-                    seed=job.params.seed + n,
-                    bucket=self._store.bucket,
-                    key=key,
-                    url=self._store.public_url(key),
-                    width=job.params.width or 0,
-                    height=job.params.height or 0,
-                )
-            )
+            params = job.params
+            images.append(_image_of(found, n, params.seed + n, params.width or 0, params.height or 0))
         await self._complete(job, images)
         return True
 
@@ -280,3 +256,9 @@ class Courier:
             # Jitter, so that a fleet does not come back in step.
             await job.pause(min(pause * random.uniform(0.75, 1.25), job.give_up_at - now()))  # noqa: S311
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _image_of(stored: Stored, n: int, seed: int, width: int, height: int) -> Image:
+    return Image(
+        n=n, seed=seed, bucket=stored.bucket, key=stored.key, url=stored.url, width=width, height=height
+    )

@@ -5,6 +5,7 @@ that knows only `PUT /update_db/{id}` a claim is the report `Processing`, there 
 and no fencing; what protects the result there is that objects are written once.
 """
 
+import ssl
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -24,9 +25,12 @@ from itemforge.contract import (
     ReportAnswer,
     ReportStatus,
     Status,
+    Upload,
+    UploadRequest,
 )
 from itemforge.errors import GatewayRefused, GatewayUnavailable, ObjectMissing, StyleNotFound
 from itemforge.settings import WorkerSettings
+from itemforge.tls import client_context, refusal
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +38,7 @@ _CLAIMS = TypeAdapter(list[Claim])
 _ANSWERS = TypeAdapter(list[HeartbeatAnswer])
 _CODES = TypeAdapter(list[ReportAnswer])
 _REPORTS = TypeAdapter(list[Report])
+_UPLOADS = TypeAdapter(list[Upload])
 T = TypeVar("T")
 
 
@@ -63,13 +68,24 @@ class Gateway(Protocol):
 class HttpCaller:
     """One HTTP client for the gateway, whose failures come out as our two families."""
 
-    def __init__(self, settings: WorkerSettings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        transport: httpx.AsyncBaseTransport | None = None,
+        trust: ssl.SSLContext | None = None,
+    ) -> None:
+        """`trust` says whose certificates are believed; by default as the settings say.
+
+        Raises:
+            ConfigurationError: `ITEMFORGE_CA_FILE` cannot be read.
+        """
         key = settings.api_key
         self._http = httpx.AsyncClient(
             base_url=settings.api_gateway_url,
             headers={"Authorization": f"Bearer {key.get_secret_value()}"} if key else {},
             timeout=settings.gateway_timeout,
             transport=transport,
+            verify=trust or client_context(settings.ca_file),
         )
 
     async def send(self, method: str, path: str, json: Any = None) -> httpx.Response:
@@ -81,9 +97,8 @@ class HttpCaller:
         try:
             response = await self._http.request(method, path, json=json)
         except httpx.HTTPError as error:
-            raise GatewayUnavailable(
-                f"no answer from the gateway: {type(error).__name__} at {path}"
-            ) from error
+            why = refusal(error) or f"{type(error).__name__} at {path}"
+            raise GatewayUnavailable(f"no answer from the gateway: {why}") from error
         if response.status_code >= 500 or response.status_code == 429:
             raise GatewayUnavailable(f"the gateway answered {response.status_code} at {path}")
         return response
@@ -108,15 +123,18 @@ class HttpCaller:
 
 
 class ClaimsGateway:
-    """Our gateway: `/v1/worker/{claims,heartbeat,reports}`."""
+    """Our gateway: `/v1/worker/{claims,heartbeat,reports,uploads}`."""
 
     def __init__(self, caller: HttpCaller, worker_id: str) -> None:
         self._caller = caller
         self._worker_id = worker_id
+        #: Whether claims shall bring signed uploads; a gateway of version 0.1 brings none.
+        self.ask_for_uploads = False
 
     async def claim(self, request_ids: list[UUID]) -> list[Claim]:
         jobs = [ClaimJob(request_id=request_id) for request_id in request_ids]
-        body = ClaimRequest(worker_id=self._worker_id, jobs=jobs).model_dump(mode="json")
+        wanted = ClaimRequest(worker_id=self._worker_id, jobs=jobs, uploads=self.ask_for_uploads)
+        body = wanted.model_dump(mode="json", exclude_defaults=True)
         claims = await self._caller.expect("POST", "/v1/worker/claims", _CLAIMS, body)
         by_id = {claim.request_id: claim for claim in claims}
         if missing := [i for i in request_ids if i not in by_id]:
@@ -133,6 +151,17 @@ class ClaimsGateway:
         if not answers:
             raise GatewayUnavailable(f"the gateway did not answer the report of {report.request_id}")
         return answers[0].code
+
+    async def uploads(self, request_id: UUID, attempt: int) -> list[Upload]:
+        """New signed uploads for an attempt in hand.
+
+        Raises:
+            GatewayRefused: 409, the attempt is over; 404, the gateway signs none.
+            GatewayUnavailable: as every call.
+        """
+        wanted = UploadRequest(worker_id=self._worker_id, request_id=request_id, attempt=attempt)
+        body = wanted.model_dump(mode="json")
+        return await self._caller.expect("POST", "/v1/worker/uploads", _UPLOADS, body)
 
     async def ping(self) -> None:
         await self.claim([])
@@ -217,7 +246,7 @@ async def find_gateway(caller: HttpCaller, settings: WorkerSettings, worker_id: 
     claims = ClaimsGateway(caller, worker_id)
     if settings.gateway_mode == "claims":
         return claims
-    body = ClaimRequest(worker_id=worker_id, jobs=[]).model_dump(mode="json")
+    body = ClaimRequest(worker_id=worker_id, jobs=[]).model_dump(mode="json", exclude_defaults=True)
     response = await caller.send("POST", "/v1/worker/claims", body)
     ours = CONTRACT_HEADER in response.headers
     if response.is_success and ours:

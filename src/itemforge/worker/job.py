@@ -9,7 +9,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from itemforge.broker.face import Delivery
-from itemforge.contract import ATTEMPT_HEADER, HeartbeatRow, JobParams
+from itemforge.contract import ATTEMPT_HEADER, HeartbeatRow, JobParams, Upload
 from itemforge.engine.rows import Finished
 from itemforge.errors import EngineFailed
 
@@ -64,7 +64,8 @@ class Job:
     """`attempt` is the fencing token; None where the gateway has no claims.
 
     `tries` is the message's own count of failures, which chooses the retry delay. `waits` while storage or
-    gateway do not take what is done, until `give_up_at` (the event loop's time).
+    gateway do not take what is done, until `give_up_at` (the event loop's time). `uploads` are the signed
+    ones of the claim, None where the gateway gave none.
     """
 
     request_id: UUID
@@ -72,6 +73,7 @@ class Job:
     attempt: int | None
     alone: bool
     delivery: Delivery
+    uploads: list[Upload] | None = None
     interruption: Interrupted | None = None
     drawings: dict[str, Drawing] = field(default_factory=dict)
     waits: bool = False

@@ -33,13 +33,12 @@ from itemforge.worker.in_hand import JobsInHand, obey
 from itemforge.worker.intake import Intake, send_back
 from itemforge.worker.job import GivenBack, Job
 from itemforge.worker.plan import Planner
+from itemforge.worker.uploads import Uploads, open_uploads
 
 log = structlog.get_logger(__name__)
 
 #: The worker claims while its images are fewer than this many batches.
 BATCHES_IN_HAND = 2
-#: A key that is asked for to see whether the store answers.
-PROBE_KEY = "itemforge-probe"
 #: Seconds to give jobs back in after the drain ended or was cut short.
 _LAST_WORDS = 5.0
 
@@ -53,19 +52,21 @@ class Worker:
         broker: Broker,
         store: ObjectStore,
         engine_factory: str = DEFAULT_FACTORY,
+        caller: HttpCaller | None = None,
     ) -> None:
         self._settings = settings
         self._broker = broker
         self._store = store
         self.worker_id = settings.worker_id or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
         self.state = WorkerState.STARTING
-        self._caller = HttpCaller(settings)
+        self._caller = caller or HttpCaller(settings)
         self._styles = StyleCache(settings.home, GatewayStyles(self._caller))
         self._engine = EngineProcess(
             settings, self._on_event, self._on_engine_lost, self._wake, engine_factory
         )
         self._breaker = Breaker(settings.breaker_after)
         self._gateway: Gateway | None = None
+        self._uploads: Uploads | None = None
         self._consumer: Consumer | None = None
         self._intake: Intake | None = None
         self._courier: Courier | None = None
@@ -110,6 +111,8 @@ class Worker:
                 task.cancel()
             ended = await asyncio.gather(serving, beats, *self._tasks, return_exceptions=True)
             await self._engine.stop()
+            if self._uploads is not None:
+                await self._uploads.close()
             await self._caller.close()
             log.info("worker_stopped", worker_id=self.worker_id)
         for error in (self._engine.failure, *ended):
@@ -145,8 +148,9 @@ class Worker:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 30.0)
         planner = Planner(self._styles, self._settings.default_style)
+        uploads = self._uploads = open_uploads(self._settings, self._gateway, self._store)
         self._courier = Courier(
-            self._settings, self._broker, self._store, self._gateway, self._engine, planner, self._breaker
+            self._settings, self._broker, uploads, self._gateway, self._engine, planner, self._breaker
         )
         log.info("worker_ready", worker_id=self.worker_id, batch_size=info.batch_size, base=info.base)
         return self._gateway
@@ -185,7 +189,8 @@ class Worker:
 
     async def _probe(self, gateway: Gateway) -> None:
         await gateway.ping()
-        await self._store.exists(PROBE_KEY)
+        if self._uploads is not None:
+            await self._uploads.probe()
         if self._engine.info is None:
             raise EngineFailed("the engine is not warm yet")
         # What answers a question may still refuse a picture (a full disk, a missing right).
@@ -228,7 +233,7 @@ class Worker:
 
     def _begin(self, delivery: Delivery, message: JobMessage, claim: Claim) -> None:
         params = claim.params or message.params
-        job = Job(claim.request_id, params, claim.attempt, claim.alone, delivery)
+        job = Job(claim.request_id, params, claim.attempt, claim.alone, delivery, claim.uploads)
         if job in self._jobs:  # a second copy, where no claim tells them apart
             self._spawn(send_back(self._broker, delivery, job.tries, delay="30s"))
             return
