@@ -47,37 +47,53 @@ def load(url: str, seconds: float, **how: float) -> Load:
     return Load(**json.loads(done.stdout))
 
 
-def measure(seconds: float, rounds: int, concurrencies: list[int], rate: float) -> dict[str, dict[str, list[Load]]]:
+def measure(
+    seconds: float, rounds: int, concurrencies: list[int], rate: float
+) -> dict[str, dict[str, list[Load]]]:
     """Runs by gateway and load. Every gateway gets a database and a vhost of its own."""
     runs: dict[str, dict[str, list[Load]]] = {name: defaultdict(list) for name in GATEWAYS}
     with rig.durable_postgres() as server, rig.rabbit_node() as node:
         for _ in range(rounds):
             for name, (start, path) in GATEWAYS.items():
-                with rig.folder() as home, rig.fresh(server, node) as services, start(services, home) as address:
+                with (
+                    rig.folder() as home,
+                    rig.fresh(server, node) as services,
+                    start(services, home) as address,
+                ):
                     url = address + path
                     load(url, min(1.0, seconds), concurrency=4)  # warm: imports, pools, plans
                     for concurrency in concurrencies:
-                        runs[name][f"closed, {concurrency}"].append(load(url, seconds, concurrency=concurrency))
+                        runs[name][f"closed, {concurrency}"].append(
+                            load(url, seconds, concurrency=concurrency)
+                        )
                     runs[name][f"open, {rate:g}/s"].append(load(url, seconds, rate=rate))
     return runs
 
 
 def table(runs: dict[str, dict[str, list[Load]]]) -> str:
-    lines = ["| load | gateway | requests/s | p50 ms | p99 ms | not 2xx | throughput to plain |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| load | gateway | requests/s | p50 ms | p99 ms | not 2xx | throughput to plain |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for kind in runs["plain"]:
         plain = statistics.median(run.per_second for run in runs["plain"][kind])
         for name, kinds in runs.items():
             found = kinds[kind]
             rate, p50, p99 = (
-                statistics.median(getattr(run, field) for run in found) for field in ("per_second", "p50", "p99")
+                statistics.median(getattr(run, field) for run in found)
+                for field in ("per_second", "p50", "p99")
             )
             wrong = sum(run.wrong for run in found)
-            lines.append(f"| {kind} | {name} | {rate:.0f} | {p50:.1f} | {p99:.1f} | {wrong} | {rate / plain:.2f} |")
+            lines.append(
+                f"| {kind} | {name} | {rate:.0f} | {p50:.1f} | {p99:.1f} | {wrong} | {rate / plain:.2f} |"
+            )
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="a second, to see that it runs")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load")
     parser.add_argument("--rounds", type=int, default=2)

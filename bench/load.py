@@ -124,7 +124,9 @@ def _summary(took: Sequence[float], wrong: int, seconds: float) -> Load:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("url")
     parser.add_argument("--body", required=True)
     parser.add_argument("--seconds", type=float, default=5.0)

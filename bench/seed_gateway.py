@@ -96,7 +96,9 @@ def create_app(database_url: str, amqp_url: str) -> FastAPI:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--port", type=int, required=True)
     options = parser.parse_args()
     app = create_app(os.environ["DATABASE_URL"], os.environ["ITEMFORGE_AMQP_URL"])

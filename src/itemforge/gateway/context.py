@@ -2,15 +2,20 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Protocol
 from urllib.parse import quote
 
 from fastapi import Depends, Request
+from sqlalchemy.exc import DBAPIError
 
 from itemforge.broker.face import Broker
+from itemforge.bundler import Bundler
 from itemforge.contract import Image
 from itemforge.errors import DatabaseUnavailable
+from itemforge.jobs.creation import MOST, insert_new
 from itemforge.jobs.database import Database
+from itemforge.jobs.records import Created, NewRequest
 from itemforge.jobs.records import Request as JobRequest
 from itemforge.settings import GatewaySettings
 from itemforge.storage.face import ObjectStore
@@ -41,8 +46,14 @@ class Gateway:
     catalog: Styles
     model: ModelFacts
     embedded: bool = False
+    #: Inserts a new request, together with those that come meanwhile.
+    insert: Bundler[NewRequest, Created | None] = field(init=False)
     #: Set when the schema is there; until then the database counts as away.
     migrated: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        work = partial(insert_new, self.db)
+        self.insert = Bundler(work, MOST, alone=(DBAPIError,))
 
     def base_url(self, request: Request) -> str:
         """The gateway's address as this client sees it, without a slash at the end."""

@@ -14,8 +14,7 @@ from itemforge.gateway.context import Gateway
 from itemforge.gateway.models import GenerationRequest, SeedGeneration
 from itemforge.gateway.problems import Refusal, wrong_field
 from itemforge.jobs import requests
-from itemforge.jobs.records import NewRequest, Request
-from itemforge.jobs.requests import Created
+from itemforge.jobs.records import Created, NewRequest, Request
 from itemforge.styles.pack import StylePack
 
 #: Drawn seeds stay below this, so that any client can show them.
@@ -112,7 +111,7 @@ async def submit(
         body_hash=digest,
         idempotency_key=idempotency_key,
     )
-    created = await requests.create(gateway.db, new)
+    created = await requests.create(gateway.db, new, gateway.insert.call)
     return created if created.new else _repeated(created.request, owner, digest)
 
 
@@ -132,7 +131,7 @@ async def resubmit(gateway: Gateway, owner: str, old: Request, idempotency_key: 
         idempotency_key=idempotency_key,
         retry_of=old.id,
     )
-    created = await requests.create(gateway.db, new)
+    created = await requests.create(gateway.db, new, gateway.insert.call)
     return created if created.new else _repeated(created.request, owner, digest)
 
 

@@ -66,7 +66,7 @@ async def _claim(write: Write, worker_id: str, request_id: UUID, lease: float) -
         return await _refuse(write, request_id)
     request = to_request(row)
     # A row whose lease ran out may still be Processing: the new attempt is news all the same.
-    await events.add_states(write, request, (Status.PROCESSING,))
+    events.add_states(write, request, (Status.PROCESSING,))
     write.relay = True
     return Claim(
         request_id=request_id,
