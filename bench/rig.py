@@ -4,6 +4,7 @@ PostgreSQL runs with fsync, full_page_writes and synchronous_commit on, RabbitMQ
 private, started here and gone with us (`tests/services`).
 """
 
+import logging
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import structlog
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -130,6 +132,11 @@ def _answering(child: subprocess.Popen[bytes], address: str, path: str, log: Pat
 def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="itemforge-bench-") as path:
         yield Path(path)
+
+
+def quiet() -> None:
+    """Only warnings of our own process: a line for each request would be measured too."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
 
 def machine() -> str:
