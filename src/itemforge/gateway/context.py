@@ -1,9 +1,10 @@
 """What the routes and the background tasks work with; made once by the app factory."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, TypeVar
 from urllib.parse import quote
 
 from fastapi import Depends, Request
@@ -17,10 +18,13 @@ from itemforge.jobs.creation import MOST, insert_new
 from itemforge.jobs.database import Database
 from itemforge.jobs.records import Created, NewRequest
 from itemforge.jobs.records import Request as JobRequest
+from itemforge.jobs.slow_counts import SlowCounts
 from itemforge.settings import GatewaySettings
 from itemforge.storage.face import ObjectStore
 from itemforge.styles.models import ModelFacts
 from itemforge.styles.pack import StylePack
+
+T = TypeVar("T")
 
 
 class Styles(Protocol):
@@ -54,6 +58,11 @@ class Gateway:
     def __post_init__(self) -> None:
         work = partial(insert_new, self.db)
         self.insert = Bundler(work, MOST, alone=(DBAPIError,))
+        self._slow_counts = SlowCounts(self.db)
+
+    async def counted(self, count: Callable[[Database], Awaitable[T]]) -> T:
+        """A figure of the whole table, which may be some seconds old when the table is large."""
+        return await self._slow_counts.get(count)
 
     def base_url(self, request: Request) -> str:
         """The gateway's address as this client sees it, without a slash at the end."""
@@ -77,14 +86,15 @@ def image_url(request: JobRequest, base_url: str) -> str | None:
     return picture_url(request.images[0], base_url) if request.images else request.image_url
 
 
-def _gateway(request: Request) -> Gateway:
+# Async, because FastAPI sends plain functions to a thread, which costs more than they do.
+async def _gateway(request: Request) -> Gateway:
     gateway: Gateway = request.app.state.gateway
     if not gateway.migrated.is_set():
         raise DatabaseUnavailable("the database is not ready yet; try again")
     return gateway
 
 
-def _owner(request: Request) -> str:
+async def _owner(request: Request) -> str:
     return getattr(request.state, "owner", "local")
 
 

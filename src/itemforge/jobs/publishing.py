@@ -41,18 +41,19 @@ class Window:
 
 async def window(db: Database, least: int, worker_timeout: float) -> Window:
     """The window now: at least `least`, or twice what live workers can hold."""
-    waiting = select(func.count()).select_from(requests).where(turns.waiting())
     query = select(
-        live_capacity(worker_timeout), waiting.scalar_subquery(), exists().where(turns.unpublished(requests))
+        live_capacity(worker_timeout),
+        turns.waiting(db.engine.dialect.name),
+        exists().where(turns.unpublished()),
     )
     async with db.read() as conn:
-        capacity, rows_waiting, any_unpublished = (await conn.execute(query)).tuples().one()
-    return Window(max(least, 2 * int(capacity)), rows_waiting, any_unpublished)
+        capacity, waiting, any_unpublished = (await conn.execute(query)).tuples().one()
+    return Window(max(least, 2 * int(capacity)), waiting, any_unpublished)
 
 
 async def unpublished(db: Database) -> int:
     """How many rows wait for the relay; it counts them all, so it is for people who look now and then."""
-    query = select(func.count()).select_from(requests).where(turns.unpublished(requests))
+    query = select(func.count()).select_from(requests).where(turns.unpublished())
     async with db.read() as conn:
         return int((await conn.execute(query)).scalar_one())
 
@@ -78,8 +79,25 @@ async def publish_next(db: Database, publish: Publish, room: int) -> int:
 
 
 async def _choose(write: Write, limit: int) -> list[JobMessage]:
-    rows = await write.conn.execute(turns.next_rows(limit, lateral=write.conn.dialect.name == "postgresql"))
-    return [JobMessage(request_id=row.id, params=JobParams.model_validate(row.params)) for row in rows]
+    """At most `limit` rows in their turn, locked on PostgreSQL."""
+    dialect = write.conn.dialect.name
+    # More than are wanted, because another relay may hold the first ones.
+    asked = {"limit": 2 * limit, "each": 2 * limit}
+    found = {row.id: row.params for row in await write.conn.execute(turns.NEXT[dialect], asked)}
+    chosen = list(found)[:limit]
+    if dialect == "postgresql":
+        chosen = await _lock_free(write, list(found), limit)
+    return [JobMessage(request_id=i, params=JobParams.model_validate(found[i])) for i in chosen]
+
+
+async def _lock_free(write: Write, ids: list[UUID], limit: int) -> list[UUID]:
+    """The first `limit` of these that can be locked and are to be published still."""
+    locked: list[UUID] = []
+    while ids and (missing := limit - len(locked)) > 0:
+        some, ids = ids[:missing], ids[missing:]
+        free = {row.id for row in await write.conn.execute(turns.still_free(some)) if row.free}
+        locked += [i for i in some if i in free]
+    return locked
 
 
 async def _mark(write: Write, ids: list[UUID]) -> int:
@@ -129,7 +147,7 @@ async def republish_lost(db: Database, on_queue: int, after: float) -> int:
     that should be there and what is there (or in a worker's hands) is republished, so a long but honest
     backlog is never multiplied; and only rows published more than `after` seconds ago.
     """
-    published = and_(turns.is_open(requests), requests.c.published_at.is_not(None))
+    published = and_(turns.is_open, requests.c.published_at.is_not(None))
     leased = and_(published, requests.c.lease_until > now())
     async with db.write() as write:
         counts = select(
@@ -142,7 +160,7 @@ async def republish_lost(db: Database, on_queue: int, after: float) -> int:
             return 0
         lost = (
             select(requests.c.id)
-            .where(published, turns.unleased(requests), requests.c.published_at < now(-after))
+            .where(published, turns.unleased(), requests.c.published_at < now(-after))
             .order_by(requests.c.published_at)
             .limit(missing)
             .with_for_update(skip_locked=True)

@@ -2,23 +2,28 @@
 
 The query must cost the same with ten rows waiting and with a hundred thousand. So it never sorts or counts
 the backlog: it jumps through the index from owner to owner, takes the oldest few of each, and counts only
-what is on the queue, which the window bounds. The conditions carry their constants in the text of the
-statement, because a prepared plan uses a partial index only if it can see that the index serves.
+what is on the queue, which the window bounds. It is written out because both planners have to be led: their
+figures of rows that wait are old by nature, and SQLite has none. Conditions carry their constants, since a
+prepared plan uses a partial index only if it can see that the index serves.
 """
 
 from typing import Any
 
 from sqlalchemy import (
-    CTE,
+    JSON,
     ColumnElement,
-    Select,
+    Integer,
+    Uuid,
     and_,
+    bindparam,
     func,
     literal_column,
     or_,
     select,
-    true,
+    text,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.sql.selectable import Select, TextualSelect
 
 from itemforge.contract import Status
 from itemforge.jobs.clock import now
@@ -27,81 +32,100 @@ from itemforge.jobs.tables import requests
 _PENDING: ColumnElement[str] = literal_column(f"'{Status.PENDING}'")
 _OPEN = [_PENDING, literal_column(f"'{Status.PROCESSING}'")]
 
+is_open: ColumnElement[bool] = requests.c.status.in_(_OPEN)
 
-def unleased(table: Any) -> ColumnElement[bool]:
+
+def unleased() -> ColumnElement[bool]:
     """No worker has it."""
-    return or_(table.c.lease_until.is_(None), table.c.lease_until <= now())
+    return or_(requests.c.lease_until.is_(None), requests.c.lease_until <= now())
 
 
-def is_open(table: Any) -> ColumnElement[bool]:
-    """Not ended."""
-    found: ColumnElement[bool] = table.c.status.in_(_OPEN)
-    return found
-
-
-def unpublished(table: Any) -> ColumnElement[bool]:
+def unpublished() -> ColumnElement[bool]:
     """Open, and to be put on the queue."""
-    return and_(is_open(table), table.c.published_at.is_(None))
+    return and_(is_open, requests.c.published_at.is_(None))
 
 
-def waiting() -> ColumnElement[bool]:
-    """On the queue, and not yet claimed."""
-    return and_(requests.c.status == _PENDING, requests.c.published_at.is_not(None))
+_NEXT = """
+    WITH RECURSIVE owners (owner) AS (
+        SELECT min(owner) FROM requests {unpublished_index} WHERE {unpublished}
+        UNION ALL
+        SELECT (
+            SELECT min(r.owner) FROM requests AS r {unpublished_index}
+            WHERE {unpublished} AND r.owner > owners.owner
+        )
+        FROM owners WHERE owner IS NOT NULL
+    ), taken (owner, turns) AS (
+        SELECT owner, count(*) FROM requests {waiting_index} WHERE {waiting} GROUP BY owner
+    )
+    SELECT id, params FROM (
+        SELECT candidate.id, candidate.params, candidate.created_at, coalesce(taken.turns, 0)
+            + row_number() OVER (PARTITION BY candidate.owner ORDER BY candidate.created_at, candidate.id) AS turn
+        FROM owners {candidates}
+        LEFT JOIN taken ON taken.owner = candidate.owner
+        WHERE owners.owner IS NOT NULL
+    ) AS candidates
+    ORDER BY turn, created_at, id
+    LIMIT :limit
+"""
+_OLDEST = """
+    SELECT {columns} FROM requests AS r {unpublished_index}
+    WHERE {unpublished} AND r.owner = owners.owner AND (r.lease_until IS NULL OR r.lease_until <= {now})
+    ORDER BY r.created_at, r.id LIMIT :each
+"""
+_WAITING = "status = 'Pending' AND published_at IS NOT NULL"
+_UNPUBLISHED = "published_at IS NULL AND status IN ('Pending', 'Processing')"
 
 
-def next_rows(limit: int, lateral: bool) -> Select[Any]:
-    """The `limit` rows (id, params) whose turn is next, locked where the database can.
+#: SQLite has no figures by which to choose; PostgreSQL has them and takes no hints.
+_HINT = {"postgresql": "", "sqlite": "INDEXED BY {}"}
 
-    What an owner has on the queue already counts as turns taken: rows go out one by one when claims make
-    room, and each time the oldest of a big batch would be first again.
 
-    `lateral`: the database has LATERAL (PostgreSQL); SQLite does the same with a correlated IN.
+def _written(dialect: str, candidates: str, columns: str, time: str) -> TextualSelect:
+    hint = _HINT[dialect]
+    words = {
+        "unpublished": _UNPUBLISHED,
+        "waiting": _WAITING,
+        "now": time,
+        "columns": columns,
+        "unpublished_index": hint.format("ix_requests_unpublished"),
+        "waiting_index": hint.format("ix_requests_waiting"),
+    }
+    oldest = _OLDEST.format(**words)
+    statement = text(_NEXT.format(candidates=candidates.format(oldest), **words))
+    return statement.columns(id=Uuid, params=JSON)
+
+
+#: Rows (id, params) whose turn is next. What an owner has on the queue already counts as turns taken: rows go
+#: out one by one when claims make room, and each time the oldest of a big batch would be first again.
+#: Parameters: `limit` rows, of at most `each` of one owner.
+NEXT = {
+    "postgresql": _written(
+        "postgresql",
+        "CROSS JOIN LATERAL ({}) AS candidate",
+        "r.id, r.params, r.owner, r.created_at",
+        "now()",
+    ),
+    "sqlite": _written(
+        "sqlite",
+        "JOIN requests AS candidate ON candidate.id IN ({})",
+        "r.id",
+        "strftime('%Y-%m-%d %H\\:%M\\:%f000', 'now')",
+    ),
+}
+
+
+def waiting(dialect: str) -> ColumnElement[int]:
+    """How many rows are on the queue and not yet claimed."""
+    index = _HINT[dialect].format("ix_requests_waiting")
+    counted = "(SELECT count(*) FROM requests {} WHERE {})".format(index, _WAITING)  # noqa: S608, UP032  # constants
+    return literal_column(counted, Integer)
+
+
+def still_free(ids: list[Any]) -> Select[Any]:
+    """Of these ids those that are to be published still, locked; what another relay has locked is left out.
+
+    The condition stands beside the id and not in the WHERE, where it would offer the planner other ways.
     """
-    owners = _owners()
-    oldest = requests.alias("oldest")
-    of_owner = (
-        select(oldest.c.id)
-        .where(unpublished(oldest), unleased(oldest), oldest.c.owner == owners.c.owner)
-        .order_by(oldest.c.created_at, oldest.c.id)
-        .limit(limit)
-    )
-    few = of_owner.lateral("few") if lateral else None
-    row = requests.alias("candidate")
-    taken = (
-        select(requests.c.owner, func.count().label("rows"))
-        .where(waiting())
-        .group_by(requests.c.owner)
-        .subquery("taken")
-    )
-    place = func.row_number().over(partition_by=row.c.owner, order_by=(row.c.created_at, row.c.id))
-    candidates = select(row.c.id, (place + func.coalesce(taken.c.rows, 0)).label("turn"))
-    if few is not None:
-        source = owners.join(few, true()).join(row, row.c.id == few.c.id)
-    else:
-        source = owners.join(row, row.c.id.in_(of_owner))
-    turns = (
-        candidates.select_from(source.outerjoin(taken, taken.c.owner == row.c.owner))
-        .where(owners.c.owner.is_not(None))
-        .subquery("turns")
-    )
-    return (
-        select(requests.c.id, requests.c.params)
-        .join(turns, turns.c.id == requests.c.id)
-        .where(unpublished(requests), unleased(requests))
-        .order_by(turns.c.turn, requests.c.created_at, requests.c.id)
-        .limit(limit)
-        .with_for_update(of=requests, skip_locked=True)
-    )
-
-
-def _owners() -> CTE:
-    """Every owner with a row to publish, found by one jump through the index each; the last one is NULL."""
-    first = select(func.min(requests.c.owner).label("owner")).where(unpublished(requests))
-    found = first.cte("owners", recursive=True)
-    after = (
-        select(func.min(requests.c.owner))
-        .where(unpublished(requests), requests.c.owner > found.c.owner)
-        .correlate(found)
-        .scalar_subquery()
-    )
-    return found.union_all(select(after).where(found.c.owner.is_not(None)))
+    free = and_(unpublished(), unleased()).label("free")
+    locked = select(requests.c.id, free).where(requests.c.id == func.any(bindparam("ids", ids, ARRAY(Uuid))))
+    return locked.with_for_update(skip_locked=True)
