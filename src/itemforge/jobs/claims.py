@@ -4,11 +4,11 @@
 `charged` counts claims that were not politely given back, so work that kills its worker is bounded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import or_, update
+from sqlalchemy import or_, select, update
 
 from itemforge.contract import (
     MAX_ATTEMPTS,
@@ -25,31 +25,51 @@ from itemforge.jobs import events
 from itemforge.jobs.clock import now
 from itemforge.jobs.database import Database, Write
 from itemforge.jobs.records import Request, request_columns, to_request
-from itemforge.jobs.requests import finish, lock, set_state
+from itemforge.jobs.requests import finish, lock, lock_all, set_state
 from itemforge.jobs.states import OPEN, TERMINAL
 from itemforge.jobs.tables import requests
 
 
 async def claim(db: Database, worker_id: str, ids: Sequence[UUID], lease: float) -> list[Claim]:
     """Lease each request to the worker for `lease` seconds, if it is free; answers in the order asked."""
-    answers: dict[int, Claim] = {}
     async with db.write() as write:
-        # Rows are locked in the order of their ids everywhere, so two transactions cannot deadlock.
-        for place, request_id in sorted(enumerate(ids), key=lambda item: item[1]):
-            answers[place] = await _claim(write, worker_id, request_id, lease)
-    return [answers[place] for place in range(len(ids))]
+        taken = await _take(write, worker_id, ids, lease)
+        answers = {request.id: _claimed(request, lease) for request in taken}
+        for request in taken:
+            # A row whose lease ran out may still be Processing: the new attempt is news all the same.
+            events.add_states(write, request, (Status.PROCESSING,))
+        write.relay = bool(taken)
+        refused = {i: await _refuse(write, i) for i in sorted(_not_taken(ids, answers))}
+    # A request that was asked for twice is claimed by the first and leased to the second.
+    return [answers.pop(i, None) or refused[i] for i in ids]
 
 
-async def _claim(write: Write, worker_id: str, request_id: UUID, lease: float) -> Claim:
-    taken = await write.conn.execute(
-        update(requests)
+def _not_taken(ids: Sequence[UUID], taken: Collection[UUID]) -> set[UUID]:
+    return {i for place, i in enumerate(ids) if i not in taken or i in ids[:place]}
+
+
+async def _take(write: Write, worker_id: str, ids: Sequence[UUID], lease: float) -> list[Request]:
+    """Lease those that are free. They are locked in the order of their ids, as everywhere, so that two
+    transactions cannot deadlock; an UPDATE would take them as it finds them.
+    """
+    free = (
+        select(requests.c.id)
         .where(
-            requests.c.id == request_id,
+            requests.c.id.in_(set(ids)),
             requests.c.status.in_(OPEN),
             or_(requests.c.lease_until.is_(None), requests.c.lease_until <= now()),
             requests.c.charged < MAX_CHARGED,
             requests.c.attempt < MAX_ATTEMPTS,
         )
+        .order_by(requests.c.id)
+        .with_for_update()
+    )
+    found = (await write.conn.execute(free)).scalars().all()
+    if not found:
+        return []
+    taken = await write.conn.execute(
+        update(requests)
+        .where(requests.c.id.in_(found))
         .values(
             status=Status.PROCESSING,
             attempt=requests.c.attempt + 1,
@@ -62,14 +82,12 @@ async def _claim(write: Write, worker_id: str, request_id: UUID, lease: float) -
         )
         .returning(*request_columns())
     )
-    if (row := taken.one_or_none()) is None:
-        return await _refuse(write, request_id)
-    request = to_request(row)
-    # A row whose lease ran out may still be Processing: the new attempt is news all the same.
-    events.add_states(write, request, (Status.PROCESSING,))
-    write.relay = True
+    return [to_request(row) for row in taken]
+
+
+def _claimed(request: Request, lease: float) -> Claim:
     return Claim(
-        request_id=request_id,
+        request_id=request.id,
         outcome=Outcome.CLAIMED,
         attempt=request.attempt,
         lease_s=lease,
@@ -99,13 +117,18 @@ async def _refuse(write: Write, request_id: UUID) -> Claim:
 
 async def report(db: Database, reports: Sequence[Report]) -> list[ReportAnswer]:
     """Record how attempts ended; answers in the order asked."""
-    answers: dict[int, ReportAnswer] = {}
+    answers: list[ReportAnswer] = []
     async with db.write() as write:
-        for place, item in sorted(enumerate(reports), key=lambda item: item[1].request_id):
-            request = await lock(write, item.request_id)
+        rows = await lock_all(write, {item.request_id for item in reports})
+        for place, item in enumerate(reports):
+            request = rows.get(item.request_id)
             code = 404 if request is None else 200 if await _report(write, request, item) else 409
-            answers[place] = ReportAnswer.model_validate({"request_id": item.request_id, "code": code})
-    return [answers[place] for place in range(len(reports))]
+            answers.append(ReportAnswer.model_validate({"request_id": item.request_id, "code": code}))
+            if request is not None and item.request_id in {
+                later.request_id for later in reports[place + 1 :]
+            }:
+                rows |= await lock_all(write, [item.request_id])  # the next report must see this one
+    return answers
 
 
 async def _report(write: Write, request: Request, report: Report) -> bool:
