@@ -4,11 +4,11 @@
 `charged` counts claims that were not politely given back, so work that kills its worker is bounded.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import update
 
 from itemforge.contract import (
     MAX_ATTEMPTS,
@@ -32,44 +32,37 @@ from itemforge.jobs.tables import requests
 
 async def claim(db: Database, worker_id: str, ids: Sequence[UUID], lease: float) -> list[Claim]:
     """Lease each request to the worker for `lease` seconds, if it is free; answers in the order asked."""
+    answers: list[Claim] = []
     async with db.write() as write:
-        taken = await _take(write, worker_id, ids, lease)
-        answers = {request.id: _claimed(request, lease) for request in taken}
-        for request in taken:
+        rows = await lock_all(write, set(ids))
+        taken = await _take(write, worker_id, [row.id for row in rows.values() if _is_free(row)], lease)
+        for request_id in ids:
+            if (request := taken.pop(request_id, None)) is None:
+                answers.append(await _refuse(write, request_id, rows.get(request_id)))
+                continue
+            rows[request_id] = request  # asked for twice, it is claimed by the first and leased to the second
             # A row whose lease ran out may still be Processing: the new attempt is news all the same.
             events.add_states(write, request, (Status.PROCESSING,))
-        write.relay = bool(taken)
-        refused = {i: await _refuse(write, i) for i in sorted(_not_taken(ids, answers))}
-    # A request that was asked for twice is claimed by the first and leased to the second.
-    return [answers.pop(i, None) or refused[i] for i in ids]
+            write.relay = True
+            answers.append(_claimed(request, lease))
+    return answers
 
 
-def _not_taken(ids: Sequence[UUID], taken: Collection[UUID]) -> set[UUID]:
-    return {i for place, i in enumerate(ids) if i not in taken or i in ids[:place]}
+def _is_free(request: Request) -> bool:
+    return request.status in OPEN and not request.leased and not _is_used_up(request)
 
 
-async def _take(write: Write, worker_id: str, ids: Sequence[UUID], lease: float) -> list[Request]:
-    """Lease those that are free. They are locked in the order of their ids, as everywhere, so that two
-    transactions cannot deadlock; an UPDATE would take them as it finds them.
-    """
-    free = (
-        select(requests.c.id)
-        .where(
-            requests.c.id.in_(set(ids)),
-            requests.c.status.in_(OPEN),
-            or_(requests.c.lease_until.is_(None), requests.c.lease_until <= now()),
-            requests.c.charged < MAX_CHARGED,
-            requests.c.attempt < MAX_ATTEMPTS,
-        )
-        .order_by(requests.c.id)
-        .with_for_update()
-    )
-    found = (await write.conn.execute(free)).scalars().all()
-    if not found:
-        return []
+def _is_used_up(request: Request) -> bool:
+    return request.charged >= MAX_CHARGED or request.attempt >= MAX_ATTEMPTS
+
+
+async def _take(write: Write, worker_id: str, ids: Sequence[UUID], lease: float) -> dict[UUID, Request]:
+    """Lease these locked rows to the worker."""
+    if not ids:
+        return {}
     taken = await write.conn.execute(
         update(requests)
-        .where(requests.c.id.in_(found))
+        .where(requests.c.id.in_(ids))
         .values(
             status=Status.PROCESSING,
             attempt=requests.c.attempt + 1,
@@ -82,7 +75,7 @@ async def _take(write: Write, worker_id: str, ids: Sequence[UUID], lease: float)
         )
         .returning(*request_columns())
     )
-    return [to_request(row) for row in taken]
+    return {request.id: request for request in map(to_request, taken)}
 
 
 def _claimed(request: Request, lease: float) -> Claim:
@@ -96,15 +89,13 @@ def _claimed(request: Request, lease: float) -> Claim:
     )
 
 
-async def _refuse(write: Write, request_id: UUID) -> Claim:
+async def _refuse(write: Write, request_id: UUID, request: Request | None) -> Claim:
     """Say why nothing was claimed; a request that was charged too often ends here."""
-    request = await lock(write, request_id)
     if request is None:
         return Claim(request_id=request_id, outcome=Outcome.UNKNOWN)
     if request.status in TERMINAL:
         return Claim(request_id=request_id, outcome=Outcome.DONE, attempt=request.attempt)
-    if request.leased or (request.charged < MAX_CHARGED and request.attempt < MAX_ATTEMPTS):
-        # The second half: it was given back between our two looks. The worker comes again.
+    if request.leased or not _is_used_up(request):
         return Claim(request_id=request_id, outcome=Outcome.LEASED, attempt=request.attempt)
     if request.charged >= MAX_CHARGED:
         reason = f"given up: {request.charged} attempts ended without a result"
