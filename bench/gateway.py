@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import rig
+import bench_rig as rig
 from load import Load
 
 BODY = json.dumps(

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import bench_rig as rig
 import growth_rows
-import rig
 from load import percentile
 
 from itemforge.contract import Image, JobMessage, JobParams, Outcome, Report, ReportStatus

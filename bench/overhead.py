@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 from uuid import uuid4
 
+import bench_rig as rig
 import psutil
-import rig
 from sqlalchemy import text
 
 from itemforge.contract import JobParams
