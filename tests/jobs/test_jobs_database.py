@@ -14,6 +14,7 @@ from itemforge.jobs.clock import now
 from itemforge.jobs.database import Database
 from itemforge.jobs.lock import only_process
 from itemforge.jobs.tables import metadata
+from polling import eventually
 
 
 async def test_upgrading_twice_and_at_once_gives_the_newest_revision(database_url: str) -> None:
@@ -94,7 +95,14 @@ async def test_a_postgresql_connection_that_was_cut_is_replaced(postgres_url: st
                 "AND datname = current_database()"
             )
         )
-    assert sum((await requests.count(db)).values()) == 0
+
+    async def answers() -> bool:
+        try:
+            return sum((await requests.count(db)).values()) == 0
+        except DatabaseUnavailable:  # the event loop has not heard of the cut yet
+            return False
+
+    await eventually(answers, why="the cut connection is replaced by a new one")
     await db.close()
     await other.close()
 

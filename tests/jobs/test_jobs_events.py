@@ -6,8 +6,9 @@ from sqlalchemy import text
 
 from databases import completed, new_request
 from itemforge.jobs import claims, events, migrate, requests
-from itemforge.jobs.database import NOTIFY_LIMIT, Database
+from itemforge.jobs.database import Database
 from itemforge.jobs.listener import dispatch, listen
+from itemforge.jobs.notices import NOTIFY_LIMIT
 from itemforge.jobs.signals import Preview
 from polling import eventually
 
@@ -49,7 +50,7 @@ async def test_a_reader_that_goes_on_by_ids_misses_nothing_while_others_write(db
         for _ in range(5):
             async with db.write() as transaction:
                 await requests.lock(transaction, request.id)
-                await events.add_progress(transaction, request.id, 0, worker, 5)
+                events.add_progress(transaction, request.id, 0, worker, 5)
 
     reader = asyncio.create_task(read())
     await asyncio.gather(*(write(n) for n in range(8)))

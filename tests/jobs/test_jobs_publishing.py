@@ -4,7 +4,7 @@ from uuid import UUID
 
 from databases import age, completed, new_request, reload, states
 from itemforge.contract import Heartbeat, JobMessage, Status, WorkerState
-from itemforge.jobs import claims, heartbeats, migrate, publishing, requests
+from itemforge.jobs import claims, heartbeats, migrate, publishing, requests, turns
 from itemforge.jobs.database import Database
 
 
@@ -179,3 +179,63 @@ async def test_at_an_embedded_start_every_open_row_begins_anew(db: Database) -> 
     (answer,) = await claims.claim(db, "w", [running], 30)
     assert (answer.outcome, answer.attempt, answer.alone) == ("claimed", 2, True)
     assert (await reload(db, done)).status is Status.COMPLETED
+
+
+async def test_many_owners_each_get_their_turn_before_anybody_gets_a_second(db: Database) -> None:
+    big = [(await new_request(db, "big")).id for _ in range(30)]
+    small = [(await new_request(db, f"owner-{n}")).id for n in range(12)]
+    queue = Queue()
+    assert await publishing.publish_next(db, queue.publish, 13) == 13
+    assert queue.ids == [big[0], *small], "equal turns go by age"
+    assert await publishing.publish_next(db, queue.publish, 100) == 29
+    assert queue.ids[13:] == big[1:]
+
+
+async def test_the_order_does_not_depend_on_how_many_rows_go_at_once(db: Database) -> None:
+    for n in range(12):
+        await new_request(db, "abc"[n % 3 if n < 6 else 0])
+    async with db.read() as conn:
+        query = turns.NEXT[conn.dialect.name]
+        expected = [row.id for row in await conn.execute(query, {"limit": 50, "each": 50})]
+    assert len(expected) == 12
+    queue = Queue()
+    for room in (1, 2, 1, 5, 1, 1, 1):
+        await publishing.publish_next(db, queue.publish, room)
+    assert queue.ids == expected
+
+
+async def test_rows_that_another_relay_holds_are_passed_over(postgres_url: str) -> None:
+    db, other = Database(postgres_url), Database(postgres_url)
+    await migrate.upgrade(db)
+    ids = [(await new_request(db)).id for _ in range(6)]
+    queue = Queue()
+
+    async def meanwhile(messages: list[JobMessage]) -> list[UUID]:
+        assert await publishing.publish_next(other, queue.publish, 2) == 2
+        return await queue.publish(messages)
+
+    assert await publishing.publish_next(db, meanwhile, 2) == 2
+    assert queue.ids == [*ids[2:4], *ids[:2]]
+    await db.close()
+    await other.close()
+
+
+async def test_the_pick_reads_the_backlog_through_its_own_index_only(db: Database) -> None:
+    """A plan that scans or sorts the backlog grows with it."""
+    for n in range(40):
+        await new_request(db, f"owner-{n % 4}")
+    await publishing.publish_next(db, Queue().publish, 10)
+    dialect = db.engine.dialect.name
+    pick = (
+        turns.NEXT[dialect]
+        .bindparams(limit=2, each=2)
+        .compile(dialect=db.engine.dialect, compile_kwargs={"literal_binds": True})
+    )
+    async with db.read() as conn:
+        if db.postgresql:  # so small a table would be read whole
+            await conn.exec_driver_sql("SET enable_seqscan = off")
+        explain = "EXPLAIN" if db.postgresql else "EXPLAIN QUERY PLAN"
+        plan = [str(row[-1]) for row in await conn.exec_driver_sql(f"{explain} {pick}")]
+    indexes = {word for line in plan for word in line.split() if word.startswith("ix_")}
+    assert indexes == {"ix_requests_unpublished", "ix_requests_waiting"}, plan
+    assert not any("Seq Scan" in line or "SCAN requests AS" in line for line in plan), plan

@@ -1,7 +1,7 @@
 """A private PostgreSQL cluster; one database for each test.
 
-PostgreSQL refuses to run as root, so then it runs as the package's user `postgres`. Durability is off:
-the cluster lives for one session.
+PostgreSQL refuses to run as root, so then it runs as the package's user `postgres`. Durability is off,
+because the cluster lives for one session; measurements ask for it.
 """
 
 import asyncio
@@ -84,8 +84,9 @@ class PostgresServer:
 class PostgresCluster(PostgresServer):
     """Our own server: initdb and start take about a second."""
 
-    def __init__(self, binaries: Path) -> None:
+    def __init__(self, binaries: Path, durable: bool = False) -> None:
         self._binaries = binaries
+        self._durable = durable
         self.directory = service_directory("postgres")
         self.port = free_port()
         self._service: Service | None = None
@@ -95,14 +96,13 @@ class PostgresCluster(PostgresServer):
         self._initialise()
 
     def start(self) -> None:
+        durability = "on" if self._durable else "off"
         settings = {
             "port": self.port,
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
-            "fsync": "off",
-            "full_page_writes": "off",
-            "synchronous_commit": "off",
-            "shared_buffers": "32MB",
+            **dict.fromkeys(("fsync", "full_page_writes", "synchronous_commit"), durability),
+            "shared_buffers": "128MB" if self._durable else "32MB",
             "dynamic_shared_memory_type": "mmap",
             "log_min_messages": "warning",
         }

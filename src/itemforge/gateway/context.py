@@ -1,23 +1,32 @@
 """What the routes and the background tasks work with; made once by the app factory."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Protocol
+from functools import partial
+from typing import Annotated, Protocol, TypeVar
 from urllib.parse import quote
 
 from fastapi import Depends, Request
+from sqlalchemy.exc import DBAPIError
 
 from itemforge.broker.face import Broker
+from itemforge.bundler import Bundler
 from itemforge.contract import Image
 from itemforge.errors import DatabaseUnavailable
 from itemforge.gateway.keyring import Caller, Keyring
 from itemforge.gateway.limits import MovingWindow
+from itemforge.jobs.creation import MOST, Inserted, insert_new
 from itemforge.jobs.database import Database
+from itemforge.jobs.records import NewRequest
 from itemforge.jobs.records import Request as JobRequest
+from itemforge.jobs.slow_counts import SlowCounts
 from itemforge.settings import GatewaySettings
 from itemforge.storage.face import ObjectStore
 from itemforge.styles.models import ModelFacts
 from itemforge.styles.pack import StylePack
+
+T = TypeVar("T")
 
 
 class Styles(Protocol):
@@ -44,6 +53,8 @@ class Gateway:
     model: ModelFacts
     embedded: bool = False
     worker_key: str | None = None
+    #: Inserts a new request, together with those that come meanwhile.
+    insert: Bundler[NewRequest, Inserted] = field(init=False)
     #: Set when the schema is there; until then the database counts as away.
     migrated: asyncio.Event = field(default_factory=asyncio.Event)
     #: Of the last minute: submissions by owner, wrong keys by the address that they came from.
@@ -53,6 +64,13 @@ class Gateway:
 
     def __post_init__(self) -> None:
         self.keyring = Keyring(self.settings, self.db, self.migrated, self.worker_key)
+        work = partial(insert_new, self.db)
+        self.insert = Bundler(work, MOST, alone=(DBAPIError,))
+        self._slow_counts = SlowCounts(self.db)
+
+    async def counted(self, count: Callable[..., Awaitable[T]], *of: str | None) -> T:
+        """A figure of the whole table, which may be some seconds old when the table is large."""
+        return await self._slow_counts.get(count, *of)
 
     def base_url(self, request: Request) -> str:
         """The gateway's address as this client sees it, without a slash at the end."""
@@ -76,20 +94,21 @@ def image_url(request: JobRequest, base_url: str) -> str | None:
     return picture_url(request.images[0], base_url) if request.images else request.image_url
 
 
-def _gateway(request: Request) -> Gateway:
+# Async, because FastAPI sends plain functions to a thread, which costs more than they do.
+async def _gateway(request: Request) -> Gateway:
     gateway: Gateway = request.app.state.gateway
     if not gateway.migrated.is_set():
         raise DatabaseUnavailable("the database is not ready yet; try again")
     return gateway
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:
     caller: Caller = request.state.caller  # set by auth.Access for every route but the probes
     return caller
 
 
-def _sees(request: Request) -> str | None:
-    return _caller(request).sees
+async def _sees(request: Request) -> str | None:
+    return (await _caller(request)).sees
 
 
 #: Dependencies of the routes.

@@ -29,8 +29,8 @@ async def get_stats(gateway: GatewayDep, sees: SeesDep) -> Stats:
     window = await publishing.window(gateway.db, settings.relay_window, settings.worker_timeout)
     live = [w for w in await heartbeats.fleet(gateway.db, settings.worker_timeout) if w.live]
     return Stats(
-        requests=await requests.count(gateway.db, sees),
-        unpublished=window.unpublished,
+        requests=await gateway.counted(requests.count, sees),
+        unpublished=await gateway.counted(publishing.unpublished),
         waiting=window.waiting,
         window=window.size,
         workers=len(live),

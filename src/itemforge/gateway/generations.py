@@ -16,8 +16,9 @@ from itemforge.gateway.models import Generation, GenerationPage, GenerationReque
 from itemforge.gateway.pictures import delete_objects
 from itemforge.gateway.problems import Refusal, documented, wrong_field
 from itemforge.jobs import requests
+from itemforge.jobs.records import Created
 from itemforge.jobs.records import Request as JobRequest
-from itemforge.jobs.requests import Created, Filter
+from itemforge.jobs.requests import Filter
 
 router = APIRouter(prefix="/v1/generations", tags=["generations"])
 
@@ -146,8 +147,9 @@ async def retry_generation(
 
 async def _accepted(gateway: Gateway, request: Request, response: Response, created: Created) -> Generation:
     response.headers["Location"] = f"/v1/generations/{created.request.id}"
-    if not created.new:
-        response.status_code = 200
+    if created.new:
+        return views.generation(created.request, gateway.base_url(request), created.position)
+    response.status_code = 200
     return await _view(gateway, request, created.request)
 
 

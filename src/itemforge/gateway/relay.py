@@ -14,6 +14,9 @@ from itemforge.settings import GatewaySettings
 
 log = structlog.get_logger(__name__)
 
+#: Seconds of rest after each look, so that under load one look serves many claims; the window is stock enough.
+_REST = 0.02
+
 
 class Relay:
     """One per gateway process; several share a PostgreSQL without publishing a row twice."""
@@ -31,6 +34,7 @@ class Relay:
                 await self.drain()
             except RetryableError as error:
                 log.warning("relay_held", reason=str(error))
+            await asyncio.sleep(_REST)
             try:
                 async with asyncio.timeout(self._settings.relay_interval):
                     await self._db.signals.relay.wait()

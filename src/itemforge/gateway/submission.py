@@ -17,8 +17,7 @@ from itemforge.gateway.limits import whole_seconds
 from itemforge.gateway.models import GenerationRequest, SeedGeneration
 from itemforge.gateway.problems import Refusal, wrong_field
 from itemforge.jobs import requests
-from itemforge.jobs.records import NewRequest, Request
-from itemforge.jobs.requests import Created
+from itemforge.jobs.records import Created, NewRequest, Request
 from itemforge.styles.pack import StylePack
 
 #: Drawn seeds stay below this, so that any client can show them.
@@ -153,7 +152,7 @@ async def create(gateway: Gateway, caller: Caller, new: NewRequest) -> Created:
     if caller.rate and (wait := gateway.submissions.take(caller.owner, caller.rate)):
         raise _too_many(f"{caller.rate} submissions a minute", wait)
     try:
-        created = await requests.create(gateway.db, replace(new, quota=caller.quota))
+        created = await requests.create(gateway.db, replace(new, quota=caller.quota), gateway.insert.call)
     except QuotaExceeded as error:
         gateway.submissions.give_back(caller.owner)
         if error.wait is None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import or_, update
+from sqlalchemy import update
 
 from itemforge.contract import (
     MAX_ATTEMPTS,
@@ -25,31 +25,44 @@ from itemforge.jobs import events
 from itemforge.jobs.clock import now
 from itemforge.jobs.database import Database, Write
 from itemforge.jobs.records import Request, request_columns, to_request
-from itemforge.jobs.requests import finish, lock, set_state
+from itemforge.jobs.requests import finish, lock, lock_all, set_state
 from itemforge.jobs.states import OPEN, TERMINAL
 from itemforge.jobs.tables import requests
 
 
 async def claim(db: Database, worker_id: str, ids: Sequence[UUID], lease: float) -> list[Claim]:
     """Lease each request to the worker for `lease` seconds, if it is free; answers in the order asked."""
-    answers: dict[int, Claim] = {}
+    answers: list[Claim] = []
     async with db.write() as write:
-        # Rows are locked in the order of their ids everywhere, so two transactions cannot deadlock.
-        for place, request_id in sorted(enumerate(ids), key=lambda item: item[1]):
-            answers[place] = await _claim(write, worker_id, request_id, lease)
-    return [answers[place] for place in range(len(ids))]
+        rows = await lock_all(write, set(ids))
+        taken = await _take(write, worker_id, [row.id for row in rows.values() if _is_free(row)], lease)
+        for request_id in ids:
+            if (request := taken.pop(request_id, None)) is None:
+                answers.append(await _refuse(write, request_id, rows.get(request_id)))
+                continue
+            rows[request_id] = request  # asked for twice, it is claimed by the first and leased to the second
+            # A row whose lease ran out may still be Processing: the new attempt is news all the same.
+            events.add_states(write, request, (Status.PROCESSING,))
+            write.relay = True
+            answers.append(_claimed(request, lease))
+    return answers
 
 
-async def _claim(write: Write, worker_id: str, request_id: UUID, lease: float) -> Claim:
+def _is_free(request: Request) -> bool:
+    return request.status in OPEN and not request.leased and not _is_used_up(request)
+
+
+def _is_used_up(request: Request) -> bool:
+    return request.charged >= MAX_CHARGED or request.attempt >= MAX_ATTEMPTS
+
+
+async def _take(write: Write, worker_id: str, ids: Sequence[UUID], lease: float) -> dict[UUID, Request]:
+    """Lease these locked rows to the worker."""
+    if not ids:
+        return {}
     taken = await write.conn.execute(
         update(requests)
-        .where(
-            requests.c.id == request_id,
-            requests.c.status.in_(OPEN),
-            or_(requests.c.lease_until.is_(None), requests.c.lease_until <= now()),
-            requests.c.charged < MAX_CHARGED,
-            requests.c.attempt < MAX_ATTEMPTS,
-        )
+        .where(requests.c.id.in_(ids))
         .values(
             status=Status.PROCESSING,
             attempt=requests.c.attempt + 1,
@@ -62,14 +75,12 @@ async def _claim(write: Write, worker_id: str, request_id: UUID, lease: float) -
         )
         .returning(*request_columns())
     )
-    if (row := taken.one_or_none()) is None:
-        return await _refuse(write, request_id)
-    request = to_request(row)
-    # A row whose lease ran out may still be Processing: the new attempt is news all the same.
-    await events.add_states(write, request, (Status.PROCESSING,))
-    write.relay = True
+    return {request.id: request for request in map(to_request, taken)}
+
+
+def _claimed(request: Request, lease: float) -> Claim:
     return Claim(
-        request_id=request_id,
+        request_id=request.id,
         outcome=Outcome.CLAIMED,
         attempt=request.attempt,
         lease_s=lease,
@@ -78,15 +89,13 @@ async def _claim(write: Write, worker_id: str, request_id: UUID, lease: float) -
     )
 
 
-async def _refuse(write: Write, request_id: UUID) -> Claim:
+async def _refuse(write: Write, request_id: UUID, request: Request | None) -> Claim:
     """Say why nothing was claimed; a request that was charged too often ends here."""
-    request = await lock(write, request_id)
     if request is None:
         return Claim(request_id=request_id, outcome=Outcome.UNKNOWN)
     if request.status in TERMINAL:
         return Claim(request_id=request_id, outcome=Outcome.DONE, attempt=request.attempt)
-    if request.leased or (request.charged < MAX_CHARGED and request.attempt < MAX_ATTEMPTS):
-        # The second half: it was given back between our two looks. The worker comes again.
+    if request.leased or not _is_used_up(request):
         return Claim(request_id=request_id, outcome=Outcome.LEASED, attempt=request.attempt)
     if request.charged >= MAX_CHARGED:
         reason = f"given up: {request.charged} attempts ended without a result"
@@ -99,13 +108,18 @@ async def _refuse(write: Write, request_id: UUID) -> Claim:
 
 async def report(db: Database, reports: Sequence[Report]) -> list[ReportAnswer]:
     """Record how attempts ended; answers in the order asked."""
-    answers: dict[int, ReportAnswer] = {}
+    answers: list[ReportAnswer] = []
     async with db.write() as write:
-        for place, item in sorted(enumerate(reports), key=lambda item: item[1].request_id):
-            request = await lock(write, item.request_id)
+        rows = await lock_all(write, {item.request_id for item in reports})
+        for place, item in enumerate(reports):
+            request = rows.get(item.request_id)
             code = 404 if request is None else 200 if await _report(write, request, item) else 409
-            answers[place] = ReportAnswer.model_validate({"request_id": item.request_id, "code": code})
-    return [answers[place] for place in range(len(reports))]
+            answers.append(ReportAnswer.model_validate({"request_id": item.request_id, "code": code}))
+            if request is not None and item.request_id in {
+                later.request_id for later in reports[place + 1 :]
+            }:
+                rows |= await lock_all(write, [item.request_id])  # the next report must see this one
+    return answers
 
 
 async def _report(write: Write, request: Request, report: Report) -> bool:

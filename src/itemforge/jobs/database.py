@@ -1,8 +1,9 @@
 """One database, PostgreSQL or SQLite, behind two kinds of transaction: `read` and `write`.
 
-A write may signal: on PostgreSQL by NOTIFY, which reaches every gateway when (and only when) the
-transaction commits; in this process directly after the commit. SQLite serves one process, whose writes
-queue up here in order instead of colliding in the file.
+A write may signal, directly after its commit: in this process at once, on PostgreSQL to every other gateway
+by a NOTIFY of its own. Inside the transaction a NOTIFY would make all commits wait for each other, because
+PostgreSQL writes them in order; outside, one statement tells what many transactions changed. SQLite serves
+one process, whose writes queue up here in order instead of colliding in the file.
 """
 
 import asyncio
@@ -16,22 +17,30 @@ from uuid import UUID
 
 import asyncpg
 import structlog
-from sqlalchemy import event, text
+from sqlalchemy import event, insert, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    DisconnectionError,
+    InterfaceError,
+    OperationalError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.schema import Table
 
 from itemforge.errors import ConfigurationError, DatabaseUnavailable
+from itemforge.jobs.clock import now
+from itemforge.jobs.notices import Notices
 from itemforge.jobs.signals import Preview, Signals
+from itemforge.jobs.tables import events
 
 log = structlog.get_logger(__name__)
 
-#: PostgreSQL refuses longer NOTIFY payloads (8000 bytes and more).
-NOTIFY_LIMIT = 7999
 CHANNEL = "itemforge"
+_PG_NOTIFY = text("SELECT pg_notify(:channel, payload) FROM unnest(CAST(:payloads AS text[])) AS payload")
 #: What the driver raises while it connects, before SQLAlchemy wraps its errors.
 RAW_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
 
@@ -41,6 +50,8 @@ class Write:
     """A transaction that changes something, and the signals it gives when it is committed."""
 
     conn: AsyncConnection
+    #: Rows of `events`, written at the end in one statement; the locks are held until then and beyond.
+    history: list[dict[str, Any]] = field(default_factory=list)
     changed: set[UUID] = field(default_factory=set)
     relay: bool = False
     #: What the log says once it is true: one dict of fields for each change of a request's state.
@@ -59,6 +70,7 @@ class Database:
         self.engine = _engine(url)
         #: Marks our own notifications, which this process has heard already.
         self.origin = uuid.uuid4().hex[:12]
+        self._notices = Notices(self._notify)
         self._one_writer = asyncio.Lock()
 
     @property
@@ -67,19 +79,26 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that only looks.
+        """For statements that only look. On PostgreSQL each is a transaction of its own, which saves the
+        round trips of BEGIN and ROLLBACK.
 
         Raises:
             DatabaseUnavailable: no connection, or it broke.
         """
         with _mapped():
             async with self.engine.connect() as conn:
-                await conn.execution_options(itemforge_read=True)
+                if self.postgresql:
+                    await conn.execution_options(isolation_level="AUTOCOMMIT")
+                else:
+                    await conn.execution_options(itemforge_read=True)
                 yield conn
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[Write]:
+    async def write(self, single: bool = False) -> AsyncIterator[Write]:
         """A transaction that is committed at the end, or rolled back on any error.
+
+        `single`: on PostgreSQL the block has one statement, which is a transaction by itself and saves the
+        round trips of BEGIN and COMMIT.
 
         Raises:
             DatabaseUnavailable: no connection, or it broke; nothing has changed, unless the answer to
@@ -89,24 +108,35 @@ class Database:
             if not self.postgresql:
                 await stack.enter_async_context(self._one_writer)
             with _mapped():
-                async with self.engine.begin() as conn:
+                conn = await stack.enter_async_context(self.engine.connect())
+                if single and self.postgresql:
+                    await conn.execution_options(isolation_level="AUTOCOMMIT")
+                async with conn.begin():
                     write = Write(conn)
                     yield write
-                    await self._notify(write)
+                    if write.history:
+                        await conn.execute(insert(events).values(created_at=now()), write.history)
+        self._tell(write)
+
+    def _tell(self, write: Write) -> None:
         for fields in write.passed:
             log.info("request_state_changed", **fields)
         for request_id in write.changed:
             self.signals.wake(request_id)
+            self.notify(f"changed {request_id}")
         if write.relay:
             self.signals.relay.set()
+            self.notify("relay")
+
+    def notify(self, news: str) -> None:
+        """Tell the other gateways, soon; nothing is lost with a notice but time."""
+        if self.postgresql:
+            self._notices.add(f"{self.origin} {news}")
 
     async def preview(self, request_id: UUID, preview: Preview) -> None:
         """Show a preview to whoever watches, at any gateway; one that does not fit stays here."""
         self.signals.preview(request_id, preview)
-        payload = f"{self.origin} preview {request_id} {preview.image} {preview.jpeg_base64}"
-        if self.postgresql and len(payload) <= NOTIFY_LIMIT:
-            async with self.write() as write:
-                await _pg_notify(write.conn, payload)
+        self.notify(f"preview {request_id} {preview.image} {preview.jpeg_base64}")
 
     async def ping(self) -> None:
         """Raises DatabaseUnavailable when the database does not answer within 3 s."""
@@ -117,19 +147,12 @@ class Database:
             raise DatabaseUnavailable("the database did not answer within 3 s") from None
 
     async def close(self) -> None:
+        await self._notices.close()
         await self.engine.dispose()
 
-    async def _notify(self, write: Write) -> None:
-        if not self.postgresql:
-            return
-        for request_id in sorted(write.changed):
-            await _pg_notify(write.conn, f"{self.origin} changed {request_id}")
-        if write.relay:
-            await _pg_notify(write.conn, f"{self.origin} relay")
-
-
-async def _pg_notify(conn: AsyncConnection, payload: str) -> None:
-    await conn.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANNEL, "payload": payload})
+    async def _notify(self, payloads: list[str]) -> None:
+        async with self.read() as conn:
+            await conn.execute(_PG_NOTIFY, {"channel": CHANNEL, "payloads": payloads})
 
 
 @contextmanager
@@ -174,18 +197,29 @@ def _engine(url: str) -> AsyncEngine:
             raise ConfigurationError(f"the database's folder cannot be made: {error}") from None
         return _sqlite_engine(url)
     if parsed.drivername == "postgresql+asyncpg":
-        return create_async_engine(
-            url,
-            hide_parameters=True,  # prompts do not belong in errors and logs
-            pool_pre_ping=True,
-            pool_size=10,
-            max_overflow=10,
-            pool_timeout=5,
-            connect_args={"timeout": 5, "command_timeout": 30},
-        )
+        return _postgresql_engine(url)
     raise ConfigurationError(
         f"DATABASE_URL begins with {parsed.drivername}://; use postgresql:// or sqlite:///"
     )
+
+
+def _postgresql_engine(url: str) -> AsyncEngine:
+    engine = create_async_engine(
+        url,
+        hide_parameters=True,  # prompts do not belong in errors and logs
+        pool_size=10,
+        max_overflow=10,
+        pool_timeout=5,
+        connect_args={"timeout": 5, "command_timeout": 30},
+    )
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def _checkout(dbapi_connection: Any, _record: object, _proxy: object) -> None:
+        # The event loop has heard of a lost connection already; asking would cost three round trips.
+        if dbapi_connection.driver_connection.is_closed():
+            raise DisconnectionError
+
+    return engine
 
 
 def _sqlite_engine(url: str) -> AsyncEngine:

@@ -1,27 +1,26 @@
 """The history of requests, which event streams replay.
 
-An event is inserted in the transaction that changes its request's row, while that row is locked. So the
-ids of one request's events are in the order of their commits, and a replay by id cannot skip one.
+An event is inserted at the end of the transaction that changes its request's row, while that row is locked.
+So the ids of one request's events are in the order of their commits, and a replay by id cannot skip one.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 
 from itemforge.contract import Status
-from itemforge.jobs.clock import now
 from itemforge.jobs.database import Database, Write
 from itemforge.jobs.records import Event, Request
 from itemforge.jobs.tables import events
 
 
-async def add_states(write: Write, request: Request, states: Sequence[Status]) -> None:
+def add_states(write: Write, request: Request, states: Sequence[Status]) -> None:
     """The request passed `states` and is now in the last of them."""
     for status in states:
         last = status is request.status
-        await _add(
+        _add(
             write,
             request.id,
             "state",
@@ -38,15 +37,13 @@ async def add_states(write: Write, request: Request, states: Sequence[Status]) -
         )
 
 
-async def add_progress(write: Write, request_id: UUID, image: int, step: int, steps: int) -> None:
+def add_progress(write: Write, request_id: UUID, image: int, step: int, steps: int) -> None:
     """Image `image` of the request has done `step` of `steps`."""
-    await _add(write, request_id, "progress", {"step": step, "steps": steps, "image": image})
+    _add(write, request_id, "progress", {"step": step, "steps": steps, "image": image})
 
 
-async def _add(write: Write, request_id: UUID, kind: str, data: Mapping[str, Any]) -> None:
-    await write.conn.execute(
-        insert(events).values(request_id=request_id, type=kind, data=dict(data), created_at=now())
-    )
+def _add(write: Write, request_id: UUID, kind: str, data: Mapping[str, Any]) -> None:
+    write.history.append({"request_id": request_id, "type": kind, "data": dict(data)})
     write.changed.add(request_id)
 
 

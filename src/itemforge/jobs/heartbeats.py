@@ -53,7 +53,7 @@ async def _renew(
         return HeartbeatAnswer(request_id=request_id, lost=True)
     progress = {**request.progress}
     for row in rows:
-        await _advance(write, progress, row, at)
+        _advance(write, progress, row, at)
     if request.status is Status.PENDING:  # swept, but nobody else took it: the same attempt goes on
         await set_state(write, request, Status.PROCESSING, lease_until=now(lease), progress=progress)
     else:
@@ -70,14 +70,14 @@ def _is_holder(request: Request, rows: Sequence[HeartbeatRow]) -> bool:
     return request.status in OPEN and request.attempt == newest > 0 and request.reported is None
 
 
-async def _advance(write: Write, progress: dict[str, dict[str, Any]], row: HeartbeatRow, at: float) -> None:
+def _advance(write: Write, progress: dict[str, dict[str, Any]], row: HeartbeatRow, at: float) -> None:
     """Keep an image's newest step; tell it unless the last telling is too fresh."""
     known = progress.get(str(row.image), {"step": -1, "at": None})
     if row.step <= known["step"]:
         return
     told = known["at"]
     if told is None or not 0 <= at - told < _PROGRESS_PAUSE:
-        await events.add_progress(write, row.request_id, row.image, row.step, row.steps)
+        events.add_progress(write, row.request_id, row.image, row.step, row.steps)
         told = at
     progress[str(row.image)] = {"step": row.step, "steps": row.steps, "at": told}
 

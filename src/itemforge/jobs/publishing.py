@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy import and_, exists, func, select, update
 
-from itemforge.contract import JobMessage, Status
+from itemforge.contract import JobMessage, JobParams, Status
+from itemforge.jobs import turns
 from itemforge.jobs.clock import now
 from itemforge.jobs.database import Database, Write
 from itemforge.jobs.heartbeats import live_capacity
-from itemforge.jobs.records import request_columns, to_request
 from itemforge.jobs.requests import lock, set_state
 from itemforge.jobs.states import OPEN
 from itemforge.jobs.tables import requests
@@ -32,33 +32,30 @@ class Window:
 
     size: int
     waiting: int  # published and not yet claimed
-    unpublished: int
+    unpublished: bool  # whether any row waits for the relay
 
     @property
     def room(self) -> int:
         return max(0, self.size - self.waiting)
 
 
-def _unleased() -> ColumnElement[bool]:
-    return or_(requests.c.lease_until.is_(None), requests.c.lease_until <= now())
-
-
-def _waiting() -> ColumnElement[bool]:
-    return and_(requests.c.status == Status.PENDING, requests.c.published_at.is_not(None))
-
-
-def _unpublished() -> ColumnElement[bool]:
-    return and_(requests.c.status.in_(OPEN), requests.c.published_at.is_(None))
-
-
 async def window(db: Database, least: int, worker_timeout: float) -> Window:
     """The window now: at least `least`, or twice what live workers can hold."""
-    waiting = select(func.count()).where(_waiting())
-    unpublished = select(func.count()).where(_unpublished())
-    query = select(live_capacity(worker_timeout), waiting.scalar_subquery(), unpublished.scalar_subquery())
+    query = select(
+        live_capacity(worker_timeout),
+        turns.waiting(db.engine.dialect.name),
+        exists().where(turns.unpublished()),
+    )
     async with db.read() as conn:
-        capacity, rows_waiting, rows_unpublished = (await conn.execute(query)).tuples().one()
-    return Window(max(least, 2 * int(capacity)), rows_waiting, rows_unpublished)
+        capacity, waiting, any_unpublished = (await conn.execute(query)).tuples().one()
+    return Window(max(least, 2 * int(capacity)), waiting, any_unpublished)
+
+
+async def unpublished(db: Database) -> int:
+    """How many rows wait for the relay; it counts them all, so it is for people who look now and then."""
+    query = select(func.count()).select_from(requests).where(turns.unpublished())
+    async with db.read() as conn:
+        return int((await conn.execute(query)).scalar_one())
 
 
 async def publish_next(db: Database, publish: Publish, room: int) -> int:
@@ -82,33 +79,25 @@ async def publish_next(db: Database, publish: Publish, room: int) -> int:
 
 
 async def _choose(write: Write, limit: int) -> list[JobMessage]:
-    place = func.row_number().over(
-        partition_by=requests.c.owner, order_by=(requests.c.created_at, requests.c.id)
-    )
-    # What an owner has on the queue already counts as turns taken: rows go out one by one when claims make
-    # room, and each time the oldest of a big batch would be first again.
-    waiting = (
-        select(requests.c.owner, func.count().label("rows"))
-        .where(_waiting())
-        .group_by(requests.c.owner)
-        .subquery()
-    )
-    turns = (
-        select(requests.c.id, (place + func.coalesce(waiting.c.rows, 0)).label("turn"))
-        .outerjoin(waiting, waiting.c.owner == requests.c.owner)
-        .where(_unpublished(), _unleased())
-        .subquery()
-    )
-    query = (
-        select(*request_columns())
-        .join(turns, turns.c.id == requests.c.id)
-        .where(_unpublished(), _unleased())
-        .order_by(turns.c.turn, requests.c.created_at, requests.c.id)
-        .limit(limit)
-        .with_for_update(of=requests, skip_locked=True)
-    )
-    rows = [to_request(row) for row in await write.conn.execute(query)]
-    return [JobMessage(request_id=row.id, params=row.params) for row in rows]
+    """At most `limit` rows in their turn, locked on PostgreSQL."""
+    dialect = write.conn.dialect.name
+    # More than are wanted, because another relay may hold the first ones.
+    asked = {"limit": 2 * limit, "each": 2 * limit}
+    found = {row.id: row.params for row in await write.conn.execute(turns.NEXT[dialect], asked)}
+    chosen = list(found)[:limit]
+    if dialect == "postgresql":
+        chosen = await _lock_free(write, list(found), limit)
+    return [JobMessage(request_id=i, params=JobParams.model_validate(found[i])) for i in chosen]
+
+
+async def _lock_free(write: Write, ids: list[UUID], limit: int) -> list[UUID]:
+    """The first `limit` of these that can be locked and are to be published still."""
+    locked: list[UUID] = []
+    while ids and (missing := limit - len(locked)) > 0:
+        some, ids = ids[:missing], ids[missing:]
+        free = {row.id for row in await write.conn.execute(turns.still_free(some)) if row.free}
+        locked += [i for i in some if i in free]
+    return locked
 
 
 async def _mark(write: Write, ids: list[UUID]) -> int:
@@ -158,12 +147,12 @@ async def republish_lost(db: Database, on_queue: int, after: float) -> int:
     that should be there and what is there (or in a worker's hands) is republished, so a long but honest
     backlog is never multiplied; and only rows published more than `after` seconds ago.
     """
-    published = and_(requests.c.status.in_(OPEN), requests.c.published_at.is_not(None))
+    published = and_(turns.is_open, requests.c.published_at.is_not(None))
     leased = and_(published, requests.c.lease_until > now())
     async with db.write() as write:
         counts = select(
-            select(func.count()).where(published).scalar_subquery(),
-            select(func.count()).where(leased).scalar_subquery(),
+            select(func.count()).select_from(requests).where(published).scalar_subquery(),
+            select(func.count()).select_from(requests).where(leased).scalar_subquery(),
         )
         expected, in_hand = (await write.conn.execute(counts)).tuples().one()
         missing = min(CHUNK, expected - on_queue - in_hand)
@@ -171,7 +160,7 @@ async def republish_lost(db: Database, on_queue: int, after: float) -> int:
             return 0
         lost = (
             select(requests.c.id)
-            .where(published, _unleased(), requests.c.published_at < now(-after))
+            .where(published, turns.unleased(), requests.c.published_at < now(-after))
             .order_by(requests.c.published_at)
             .limit(missing)
             .with_for_update(skip_locked=True)

@@ -81,6 +81,18 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Created:
+    """`new` is False when the id or idempotency key was there already: then it is the old request.
+
+    `position` is a new request's place in line; 1 is next.
+    """
+
+    request: Request
+    new: bool
+    position: int | None = None
+
+
+@dataclass(frozen=True)
 class Event:
     """One line of a request's history."""
 

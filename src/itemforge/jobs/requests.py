@@ -1,5 +1,6 @@
 """Requests as their owner sees them: create, look, list, cancel, delete."""
 
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,21 +10,16 @@ from sqlalchemy import ColumnElement, and_, func, literal, or_, select, tuple_, 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from itemforge.contract import Status
-from itemforge.errors import DatabaseUnavailable
-from itemforge.jobs import events, quotas
+from itemforge.errors import DatabaseUnavailable, QuotaExceeded
+from itemforge.jobs import events
 from itemforge.jobs.clock import now
+from itemforge.jobs.creation import LAST_POSITION, Inserted, insert_new, places_before
 from itemforge.jobs.database import Database, Write
-from itemforge.jobs.records import NewRequest, Request, request_columns, to_request
+from itemforge.jobs.records import Created, NewRequest, Request, request_columns, to_request
 from itemforge.jobs.states import OPEN, route
 from itemforge.jobs.tables import requests
 
-
-@dataclass(frozen=True)
-class Created:
-    """`new` is False when the id or idempotency key was there already: then it is the old request."""
-
-    request: Request
-    new: bool
+Insert = Callable[[NewRequest], Awaitable[Inserted]]
 
 
 @dataclass(frozen=True)
@@ -37,46 +33,24 @@ class Filter:
     owner: str | None = None
 
 
-async def create(db: Database, new: NewRequest) -> Created:
+async def create(db: Database, new: NewRequest, insert: Insert | None = None) -> Created:
     """Insert a Pending request; idempotent by its id and by its owner's idempotency key.
 
-    The caller compares `request.body_hash` with its own to tell a repetition from a conflict.
+    The caller compares `request.body_hash` with its own to tell a repetition from a conflict. `insert` lets
+    requests that come together share a transaction.
 
     Raises:
         QuotaExceeded: the owner has no images left for it.
     """
-    async with db.write() as write:
-        if refused := await quotas.exceeded(write, [new]):
-            raise refused[new.id]
-        inserted = await write.conn.execute(
-            write.insert(requests)
-            .values(
-                id=new.id,
-                owner=new.owner,
-                status=Status.PENDING,
-                prompt=new.prompt,
-                style=new.params.style,
-                params=new.params.model_dump(mode="json"),
-                attempt=0,
-                charged=0,
-                idempotency_key=new.idempotency_key,
-                body_hash=new.body_hash,
-                retry_of=new.retry_of,
-                created_at=now(),
-                updated_at=now(),
-            )
-            .on_conflict_do_nothing()
-            .returning(*request_columns())
-        )
-        if (row := inserted.one_or_none()) is not None:
-            request = to_request(row)
-            await events.add_states(write, request, (Status.PENDING,))
-            write.relay = True
-            return Created(request, new=True)
-        old = await _earlier(write.conn, new.owner, new.id, new.idempotency_key)
-        if old is None:
-            raise DatabaseUnavailable("the request's key was freed at this very moment; send it again")
-        return Created(old, new=False)
+    created = await insert(new) if insert is not None else (await insert_new(db, [new]))[0]
+    if isinstance(created, QuotaExceeded):
+        raise created
+    if created is not None:
+        return created
+    old = await earlier(db, new.owner, new.id, new.idempotency_key)
+    if old is None:
+        raise DatabaseUnavailable("the request's key was freed at this very moment; send it again")
+    return Created(old, new=False)
 
 
 async def _earlier(
@@ -137,12 +111,10 @@ def _conditions(wanted: Filter) -> list[ColumnElement[bool]]:
 
 
 async def position(db: Database, request: Request) -> int:
-    """How many-th in line a Pending request is; 1 is next."""
-    query = select(func.count()).where(
-        requests.c.status == Status.PENDING, requests.c.created_at < request.created_at
-    )
+    """How many-th in line a Pending request is; 1 is next, and `LAST_POSITION` is that or later."""
     async with db.read() as conn:
-        return int((await conn.execute(query)).scalar_one()) + 1
+        ahead = (await conn.execute(select(places_before(request.created_at)))).scalar_one()
+    return min(ahead + 1, LAST_POSITION)
 
 
 async def cancel(db: Database, request_id: UUID, owner: str | None = None) -> Request | None:
@@ -207,6 +179,13 @@ async def lock(write: Write, request_id: UUID) -> Request | None:
     return to_request(row) if row is not None else None
 
 
+async def lock_all(write: Write, ids: Collection[UUID]) -> dict[UUID, Request]:
+    """Several rows by one statement; in the order of their ids, so two transactions cannot deadlock."""
+    query = select(*request_columns()).where(requests.c.id.in_(ids)).order_by(requests.c.id)
+    rows = await write.conn.execute(query.with_for_update())
+    return {request.id: request for request in map(to_request, rows)}
+
+
 async def set_state(write: Write, request: Request, status: Status, **values: Any) -> Request:
     """Change a locked row's status and tell it; `values` are further columns.
 
@@ -221,7 +200,7 @@ async def set_state(write: Write, request: Request, status: Status, **values: An
         .returning(*request_columns())
     )
     request = to_request(changed.one())
-    await events.add_states(write, request, passed)
+    events.add_states(write, request, passed)
     return request
 
 

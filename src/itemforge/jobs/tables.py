@@ -29,6 +29,7 @@ metadata = MetaData(
 
 _unpublished = text("published_at IS NULL AND status IN ('Pending', 'Processing')")
 _open = text("status IN ('Pending', 'Processing')")
+_waiting = text("status = 'Pending' AND published_at IS NOT NULL")
 
 requests = Table(
     "requests",
@@ -71,6 +72,7 @@ requests = Table(
         sqlite_where=_unpublished,
     ),
     Index("ix_requests_open", "published_at", postgresql_where=_open, sqlite_where=_open),
+    Index("ix_requests_waiting", "owner", postgresql_where=_waiting, sqlite_where=_waiting),
 )
 
 events = Table(

@@ -6,6 +6,7 @@ and no fencing; what protects the result there is that objects are written once.
 """
 
 import ssl
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -13,6 +14,7 @@ import httpx
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
+from itemforge.bundler import Bundler
 from itemforge.contract import (
     CONTRACT_HEADER,
     Claim,
@@ -40,6 +42,9 @@ _CODES = TypeAdapter(list[ReportAnswer])
 _REPORTS = TypeAdapter(list[Report])
 _UPLOADS = TypeAdapter(list[Upload])
 T = TypeVar("T")
+
+#: Reports in one call; the gateway takes 256.
+_MOST_REPORTS = 64
 
 
 class Gateway(Protocol):
@@ -130,6 +135,8 @@ class ClaimsGateway:
         self._worker_id = worker_id
         #: Whether claims shall bring signed uploads; a gateway of version 0.1 brings none.
         self.ask_for_uploads = False
+        # One report that the gateway refuses spoils nothing for those that go with it.
+        self._reports = Bundler(self._report_all, _MOST_REPORTS, alone=(GatewayRefused,))
 
     async def claim(self, request_ids: list[UUID]) -> list[Claim]:
         jobs = [ClaimJob(request_id=request_id) for request_id in request_ids]
@@ -146,11 +153,14 @@ class ClaimsGateway:
         return await self._caller.expect("POST", "/v1/worker/heartbeat", _ANSWERS, body)
 
     async def report(self, report: Report) -> int:
-        body = _REPORTS.dump_python([report], mode="json", exclude_none=True)
+        return await self._reports.call(report)
+
+    async def _report_all(self, reports: Sequence[Report]) -> list[int]:
+        body = _REPORTS.dump_python(list(reports), mode="json", exclude_none=True)
         answers = await self._caller.expect("POST", "/v1/worker/reports", _CODES, body)
-        if not answers:
-            raise GatewayUnavailable(f"the gateway did not answer the report of {report.request_id}")
-        return answers[0].code
+        if len(answers) != len(reports):
+            raise GatewayUnavailable(f"the gateway gave {len(answers)} answers to {len(reports)} reports")
+        return [answer.code for answer in answers]
 
     async def uploads(self, request_id: UUID, attempt: int) -> list[Upload]:
         """New signed uploads for an attempt in hand.
