@@ -193,6 +193,8 @@ async def test_the_first_key_closes_a_loopback_gateway(settings: GatewaySettings
         assert (await rig.http.post("/v1/worker/claims", headers=headers)).status_code == 401
         for path in ("/healthz", "/docs", "/openapi.json"):
             assert (await rig.http.get(path)).status_code == 200
+    async with running(settings) as rig:
+        assert (await rig.http.get("/v1/generations")).status_code == 401, "nor does a new start"
 
 
 async def test_nobody_knows_whether_a_key_is_needed_while_the_database_is_away(

@@ -92,13 +92,16 @@ class Keyring:
         """
         if self._bootstrap or self._key_made or not is_loopback(self._settings.host):
             return True
-        if self._clock() < self._keyless_until:
+        began = self._clock()
+        if began < self._keyless_until:
             return False
         self._check_migrated()
         # Also a revoked key counts: ending the last one must not open the gateway to everybody.
-        self._key_made = await keys.any_made(self._db)
-        self._keyless_until = self._clock() + self._settings.key_cache
-        return self._key_made
+        if await keys.any_made(self._db):
+            self._key_made = True
+            return True
+        self._keyless_until = began + self._settings.key_cache
+        return False
 
     def was_good(self, key_digest: str) -> bool:
         """Whether this key let somebody in before; perhaps not any more."""
