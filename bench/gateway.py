@@ -16,9 +16,11 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import bench_rig as rig
+import psutil
 from load import Load
 
 BODY = json.dumps(
@@ -39,19 +41,31 @@ GATEWAYS: dict[str, tuple[Start, str]] = {
 }
 
 
-def load(url: str, seconds: float, **how: float) -> Load:
+@dataclass(frozen=True)
+class Run(Load):
+    """`cpu` is the gateway's own processor time, in milliseconds a request; PostgreSQL's is not in it."""
+
+    cpu: float
+
+
+def load(url: str, seconds: float, **how: float) -> Run:
     """One run of bench/load.py."""
+    (gateway,) = (p for p in psutil.Process().children() if {"gateway", "--port"} & set(p.cmdline()))
+    before = gateway.cpu_times()
     flags = [f"--{name}={value}" for name, value in {"seconds": seconds, **how}.items()]
     command = [sys.executable, str(rig.ROOT / "bench/load.py"), url, "--body", BODY, *flags]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return Load(**json.loads(done.stdout))
+    after = gateway.cpu_times()
+    answers = json.loads(done.stdout)
+    spent = after.user + after.system - before.user - before.system
+    return Run(**answers, cpu=spent * 1000 / answers["sent"])
 
 
 def measure(
     seconds: float, rounds: int, concurrencies: list[int], rate: float
-) -> dict[str, dict[str, list[Load]]]:
+) -> dict[str, dict[str, list[Run]]]:
     """Runs by gateway and load. Every gateway gets a database and a vhost of its own."""
-    runs: dict[str, dict[str, list[Load]]] = {name: defaultdict(list) for name in GATEWAYS}
+    runs: dict[str, dict[str, list[Run]]] = {name: defaultdict(list) for name in GATEWAYS}
     with rig.durable_postgres() as server, rig.rabbit_node() as node:
         for _ in range(rounds):
             for name, (start, path) in GATEWAYS.items():
@@ -70,22 +84,22 @@ def measure(
     return runs
 
 
-def table(runs: dict[str, dict[str, list[Load]]]) -> str:
+def table(runs: dict[str, dict[str, list[Run]]]) -> str:
     lines = [
-        "| load | gateway | requests/s | p50 ms | p99 ms | not 2xx | throughput to plain |",
-        "|---|---|---|---|---|---|---|",
+        "| load | gateway | requests/s | p50 ms | p99 ms | CPU ms/request | not 2xx | throughput to plain |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for kind in runs["plain"]:
         plain = statistics.median(run.per_second for run in runs["plain"][kind])
         for name, kinds in runs.items():
             found = kinds[kind]
-            rate, p50, p99 = (
+            rate, p50, p99, cpu = (
                 statistics.median(getattr(run, field) for run in found)
-                for field in ("per_second", "p50", "p99")
+                for field in ("per_second", "p50", "p99", "cpu")
             )
             wrong = sum(run.wrong for run in found)
             lines.append(
-                f"| {kind} | {name} | {rate:.0f} | {p50:.1f} | {p99:.1f} | {wrong} | {rate / plain:.2f} |"
+                f"| {kind} | {name} | {rate:.0f} | {p50:.1f} | {p99:.1f} | {cpu:.2f} | {wrong} | {rate / plain:.2f} |"
             )
     return "\n".join(lines)
 

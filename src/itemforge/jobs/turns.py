@@ -67,10 +67,13 @@ _NEXT = """
     ORDER BY turn, created_at, id
     LIMIT :limit
 """
+#: One owner's, but not by `=`: then the order would be by time alone, and PostgreSQL might walk all rows by
+#: their time until it meets this owner's, past a backlog of somebody else's.
 _OLDEST = """
     SELECT {columns} FROM requests AS r {unpublished_index}
-    WHERE {unpublished} AND r.owner = owners.owner AND (r.lease_until IS NULL OR r.lease_until <= {now})
-    ORDER BY r.created_at, r.id LIMIT :each
+    WHERE {unpublished} AND r.owner >= owners.owner AND r.owner <= owners.owner
+        AND (r.lease_until IS NULL OR r.lease_until <= {now})
+    ORDER BY r.owner, r.created_at LIMIT :each
 """
 _WAITING = "status = 'Pending' AND published_at IS NOT NULL"
 _UNPUBLISHED = "published_at IS NULL AND status IN ('Pending', 'Processing')"
