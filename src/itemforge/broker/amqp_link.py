@@ -15,7 +15,10 @@ import structlog
 from aio_pika.abc import AbstractConnection
 from yarl import URL
 
+from itemforge.broker import amqp_tolerance
 from itemforge.settings import BrokerSettings
+
+amqp_tolerance.install()
 
 log = structlog.get_logger(__name__)
 
