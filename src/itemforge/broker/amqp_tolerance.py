@@ -23,16 +23,16 @@ _START = struct.Struct(">HHQ")  # class, weight, length of the body
 _read_all = ContentHeader.unmarshal
 
 
-def _read_what_we_use(header: ContentHeader, data: bytes) -> None:
+def _read_what_we_use(self: ContentHeader, data: bytes) -> None:
     try:
-        _read_all(header, data)
-        read = header.properties
+        _read_all(self, data)
+        read = self.properties
     except _UNREADABLE as error:
         log.warning("message_properties_unreadable", error=type(error).__name__)
-        header.class_id, header.weight, header.body_size = _START.unpack_from(data)
+        self.class_id, self.weight, self.body_size = _START.unpack_from(data)
         read = Basic.Properties()
     # The message id tells the library which of our own messages came back as unroutable.
-    header.properties = Basic.Properties(headers=read.headers, message_id=read.message_id)
+    self.properties = Basic.Properties(headers=read.headers, message_id=read.message_id)
 
 
 def _short_text(value: bytes) -> tuple[int, str]:

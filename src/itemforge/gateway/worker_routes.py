@@ -19,7 +19,7 @@ from itemforge.gateway.context import GatewayDep
 from itemforge.gateway.problems import documented, wrong_field
 from itemforge.jobs import claims, heartbeats
 
-router = APIRouter(prefix="/v1/worker", tags=["workers"], responses=documented(401, 413, 415, 422, 503))
+router = APIRouter(prefix="/v1/worker", tags=["workers"], responses=documented(400, 401, 413, 415, 422, 503))
 
 _MAX_REPORTS = 256
 
