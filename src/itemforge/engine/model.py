@@ -103,6 +103,11 @@ def _native_latents(unet: Any) -> tuple[int, int]:
 def _open_directory(path: Path) -> Components:
     def part(name: str, load: Callable[..., tuple[Any, Mapping[str, Any]]], **options: Any) -> Any:
         folder = path / name
+        if (folder / "adapter_config.json").exists():
+            # The library would merge it in silence, and the model's sha256 would not know.
+            raise ModelError(
+                f"{folder} has an adapter; remove adapter_config.json, and load the LoRA by a style"
+            )
         variant = "fp16" if ".fp16." in weight_files(folder)[0].name else None
         module, info = _wrapped(
             folder,
