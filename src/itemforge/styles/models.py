@@ -31,7 +31,7 @@ MAX_JSON = 16 * 1024 * 1024
 #: Halvings between pixels and latents; SD 1.x has three.
 MAX_LEVELS = 7
 #: Latents of a side, far beyond every model's.
-_MAX_LATENTS = 4096
+MAX_LATENTS = 4096
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _directory_sizes(path: Path) -> tuple[int, int]:
 def _sizes(levels: int, latents: Any) -> tuple[int, int]:
     """Pixels per latent and the native side; ValueError if no model has such."""
     side = int(latents)
-    if not 1 <= levels <= MAX_LEVELS or not 1 <= side <= _MAX_LATENTS:
+    if not 1 <= levels <= MAX_LEVELS or not 1 <= side <= MAX_LATENTS:
         raise ValueError(f"{levels} levels and {side} latents")
     scale = 2 ** (levels - 1)
     return scale, side * scale
