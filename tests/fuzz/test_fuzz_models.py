@@ -304,7 +304,7 @@ def test_an_adapter_that_lies_in_a_model_is_refused(directory: Path, tmp_path: P
     }
     (directory / "text_encoder" / "adapter_config.json").write_text(json.dumps(adapter))
     (directory / "text_encoder" / "adapter_model.bin").write_bytes(_pickles(tmp_path / "marker")[1])
-    _refused(lambda: load_model(directory, torch.device("cpu"), torch.float32), "adapter")
+    _refused(lambda: load_model(directory, torch.device("cpu"), torch.float32), "has an adapter")
     assert not (tmp_path / "marker").exists()
 
 
