@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo up test test-slow check fix clean
+.PHONY: install demo up test test-slow fuzz check fix clean
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/.installed
@@ -27,6 +27,11 @@ test: install
 test-slow: install
 	@sh scripts/test_services.sh
 	$(BIN)/pytest -m "slow or not slow and not cuda"
+
+# Another seed each time; ITEMFORGE_TEST_FUZZ_SEED=… repeats one.
+fuzz: install
+	@sh scripts/test_services.sh
+	ITEMFORGE_TEST_FUZZ=large $(BIN)/pytest tests/fuzz -rP
 
 check: install
 	$(BIN)/ruff check .

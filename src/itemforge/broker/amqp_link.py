@@ -15,8 +15,11 @@ import structlog
 from aio_pika.abc import AbstractConnection
 from yarl import URL
 
+from itemforge.broker import amqp_tolerance
 from itemforge.settings import BrokerSettings
 from itemforge.tls import client_context, refusal
+
+amqp_tolerance.install()
 
 log = structlog.get_logger(__name__)
 

@@ -40,5 +40,9 @@ def run() -> None:
 
 
 def _end(error: ItemForgeError, code: int) -> None:
-    print(f"itemforge: {error}", file=sys.stderr)  # noqa: T201  # the command line's own voice
+    from itemforge.telemetry.logs import Redactor
+
+    # An error may quote an address as it was given, with a password in it.
+    error_text = Redactor(())(str(error))
+    print(f"itemforge: {error_text}", file=sys.stderr)  # noqa: T201  # the command line's own voice
     sys.exit(code)

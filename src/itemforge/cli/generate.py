@@ -7,7 +7,6 @@ command gives the same pixels. (A worker draws several rows at once; its picture
 import asyncio
 import secrets
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 from itemforge.cli.steps import steps_shown
 from itemforge.contract import JobParams
 from itemforge.errors import InvalidInput, InvalidStyle, ModelError, PermanentError
+from itemforge.imaging.opening import open_png, read_file
 from itemforge.imaging.png import encode_png, read_recipe
 from itemforge.imaging.recipe import Recipe, library_versions
 from itemforge.settings import EngineSettings, load
@@ -117,10 +117,7 @@ def _draw_new(
 
 
 def _draw_again(like: Path, out: Path, settings: EngineSettings) -> None:
-    try:
-        original = like.read_bytes()
-    except OSError as error:
-        raise InvalidInput(f"{like} cannot be read: {error.strerror}") from None
+    original = read_file(like)
     recipe = read_recipe(original)
     facts = describe(settings.model, settings.home)
     if facts.base != recipe.base:
@@ -207,7 +204,7 @@ def _free(paths: list[Path], force: bool) -> list[Path]:
 
 def _ours(path: Path) -> bool:
     try:
-        read_recipe(path.read_bytes())
+        read_recipe(read_file(path))
     except InvalidInput:
         return False
     return True
@@ -280,17 +277,16 @@ def _write(path: Path, drawn: "Finished", recipe: Recipe) -> None:
 def _compare(like: Path, original: bytes, drawn: "Finished", recipe: Recipe) -> None:
     """Say on standard error whether the pixels are the original's, and if not, what may be the reason."""
     import numpy as np
-    from PIL import Image
 
     try:
-        with Image.open(BytesIO(original)) as image:
-            if image.size != (recipe.width, recipe.height):
-                typer.echo(f"{like} was resized since it was drawn, so the pixels are not compared", err=True)
-                return
-            pixels = np.asarray(image.convert("RGB"), dtype=np.int16)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        image = open_png(original, "RGB")
+    except InvalidInput:
         typer.echo(f"{like} is damaged, so the pixels are not compared", err=True)
         return
+    if image.size != (recipe.width, recipe.height):
+        typer.echo(f"{like} was resized since it was drawn, so the pixels are not compared", err=True)
+        return
+    pixels = np.asarray(image, dtype=np.int16)
     off = np.abs(pixels - drawn.pixels)
     if not off.any():
         typer.echo(f"the same pixels as {like}", err=True)

@@ -24,11 +24,13 @@ from torch import Tensor, nn
 from itemforge.engine.lora_keys import KeyTable, Part, Target
 from itemforge.engine.rows import LoraRef
 from itemforge.errors import ModelError
+from itemforge.styles.files import MAX_BLOB
+from itemforge.styles.models import MAX_HEADER
 
 log = structlog.get_logger(__name__)
 
-#: A LoRA file larger than this is refused (bytes).
-MAX_FILE = 2 * 1024**3
+#: Most that a weight may be changed by: more does not fit float16. Honest changes stay below 1.
+MAX_CHANGE = 65504.0
 #: Parsed LoRAs that are kept in memory, in bytes of their factors.
 MAX_KEPT = 512 * 1024**2
 
@@ -132,6 +134,8 @@ class Merger:
 
     def _parse(self, ref: LoraRef) -> Lora:
         data = _read(ref)
+        if int.from_bytes(data[:8], "little") > MAX_HEADER:
+            raise ModelError(f"its header is longer than the {MAX_HEADER} bytes that are allowed")
         try:
             tensors = load(data)
         except (SafetensorError, ValueError, KeyError) as error:
@@ -150,8 +154,10 @@ def _read(ref: LoraRef) -> bytes:
     if ref.path.suffix != ".safetensors":
         raise ModelError("only .safetensors files are read, never pickled ones")
     try:
-        if (size := ref.path.stat().st_size) > MAX_FILE:
-            raise ModelError(f"it has {size} bytes, more than the {MAX_FILE} that are allowed")
+        if not ref.path.is_file():
+            raise ModelError(f"there is no file {ref.path}")
+        if (size := ref.path.stat().st_size) > MAX_BLOB:
+            raise ModelError(f"it has {size} bytes, more than the {MAX_BLOB} that are allowed")
         data = ref.path.read_bytes()
     except OSError as error:
         raise ModelError(f"{ref.path} cannot be read ({error.strerror})") from None
@@ -182,6 +188,9 @@ def _factors(
     if not all(part.float().isfinite().all() for part in parts.values()):
         raise ModelError(f"its {target.module} holds values that are not numbers")
     scale = settings.scale(target, rank) if alpha is None else float(alpha) / rank
+    largest = math.prod(float(part.float().abs().max()) for part in (down, up, mid) if part is not None)
+    if not largest * rank * abs(scale) <= MAX_CHANGE:
+        raise ModelError(f"its {target.module} holds values so large that no picture could be drawn with it")
     return Factors(down, up, mid, scale)
 
 

@@ -19,7 +19,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from itemforge.engine.checkpoint import open_checkpoint
 from itemforge.engine.components import Components
 from itemforge.errors import ModelError
-from itemforge.styles.models import base_sha256, weight_files
+from itemforge.styles.models import MAX_LATENTS, base_sha256, weight_files
 from itemforge.telemetry.logs import adopt
 
 adopt("diffusers", "transformers")
@@ -97,12 +97,23 @@ def place(model: Model, device: torch.device, dtype: torch.dtype, layout: torch.
 def _native_latents(unet: Any) -> tuple[int, int]:
     """Height and width in latents."""
     size = unet.config.sample_size
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    try:
+        height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    except (TypeError, ValueError, LookupError, OverflowError):
+        height, width = 0, 0
+    if not (0 < height <= MAX_LATENTS and 0 < width <= MAX_LATENTS):
+        raise ModelError(f"the UNet's configuration has the sample_size {size!r:.80}; SD 1.5 has 64")
+    return height, width
 
 
 def _open_directory(path: Path) -> Components:
     def part(name: str, load: Callable[..., tuple[Any, Mapping[str, Any]]], **options: Any) -> Any:
         folder = path / name
+        if (folder / "adapter_config.json").exists():
+            # The library would merge it in silence, and the model's sha256 would not know.
+            raise ModelError(
+                f"{folder} has an adapter; remove adapter_config.json, and load the LoRA by a style"
+            )
         variant = "fp16" if ".fp16." in weight_files(folder)[0].name else None
         module, info = _wrapped(
             folder,

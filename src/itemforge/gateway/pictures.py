@@ -6,15 +6,13 @@ import io
 from PIL import Image as PillowImage
 
 from itemforge.contract import Image, object_key
-from itemforge.errors import InvalidInput, ObjectMissing
+from itemforge.errors import ObjectMissing
+from itemforge.imaging.opening import open_png
 from itemforge.jobs.records import Request
 from itemforge.storage.face import ObjectStore
 
 #: Sides (pixels) that thumbnails come in.
 THUMBNAIL_SIZES = (64, 128, 256)
-_MAX_PIXELS = 64_000_000
-#: What Pillow raises over files that are broken, or made to hurt.
-_BROKEN = (OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError)
 
 
 def thumbnail_prefix(request: Request) -> str:
@@ -37,7 +35,7 @@ async def thumbnail(store: ObjectStore, request: Request, n: int, side: int) -> 
 
     Raises:
         ObjectMissing, StorageUnavailable: as `original`.
-        InvalidInput: the object is not a picture.
+        InvalidInput: the object is not a PNG, or too large.
     """
     key = f"{thumbnail_prefix(request)}{n}.{side}.jpg"
     try:
@@ -81,13 +79,7 @@ def find_image(request: Request, n: int) -> Image | None:
 
 
 def _shrink(data: bytes, side: int) -> bytes:
-    try:
-        with PillowImage.open(io.BytesIO(data)) as picture:
-            if picture.width * picture.height > _MAX_PIXELS:
-                raise InvalidInput("the stored picture is too large for a thumbnail")
-            small = picture.convert("RGBA")
-    except _BROKEN:
-        raise InvalidInput("the stored object is not a picture") from None
+    small = open_png(data, "RGBA")
     small.thumbnail((side, side), PillowImage.Resampling.LANCZOS)
     white = PillowImage.new("RGB", small.size, "white")
     white.paste(small, mask=small.getchannel("A"))

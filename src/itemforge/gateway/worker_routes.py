@@ -23,7 +23,7 @@ from itemforge.gateway.uploads import offer_uploads, sign_uploads
 from itemforge.jobs import claims, heartbeats, requests
 from itemforge.jobs.states import OPEN
 
-router = APIRouter(prefix="/v1/worker", tags=["workers"], responses=documented(401, 413, 415, 422, 503))
+router = APIRouter(prefix="/v1/worker", tags=["workers"], responses=documented(400, 401, 413, 415, 422, 503))
 
 _MAX_REPORTS = 256
 

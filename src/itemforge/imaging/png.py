@@ -15,13 +15,13 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from itemforge.errors import InvalidInput
+from itemforge.imaging.opening import SIGNATURE
 from itemforge.imaging.recipe import Recipe
 
 #: Keyword of the text that A1111-style tools read.
 PARAMETERS = "parameters"
 #: Keyword of our JSON.
 RECIPE = "itemforge"
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: A recipe's JSON with the longest prompts in escaped form stays below this (bytes).
 MAX_RECIPE = 256 * 1024
 MAX_CHUNKS = 100_000

@@ -1,9 +1,10 @@
 """Contact sheets: many pictures on one page, each with what was asked for written below it."""
 
 from collections.abc import Sequence
-from io import BytesIO
 
 from PIL import Image, ImageDraw, ImageFont
+
+from itemforge.imaging.opening import open_png
 
 #: Least width of a cell in pixels, so that labels stay readable under small pictures.
 CELL = 192
@@ -20,6 +21,7 @@ def contact_sheet(pictures: Sequence[tuple[Image.Image | bytes, str]], columns: 
 
     Raises:
         ValueError: there are no pictures, or no columns.
+        InvalidInput: bytes that are no PNG.
     """
     if not pictures or columns < 1:
         raise ValueError("a contact sheet needs at least one picture and one column")
@@ -44,8 +46,9 @@ def contact_sheet(pictures: Sequence[tuple[Image.Image | bytes, str]], columns: 
 
 
 def _opened(picture: Image.Image | bytes) -> Image.Image:
-    image = Image.open(BytesIO(picture)) if isinstance(picture, bytes) else picture
-    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if isinstance(picture, bytes):
+        return open_png(picture, "RGBA")
+    return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
 
 
 def _enlarged(image: Image.Image) -> Image.Image:

@@ -15,7 +15,7 @@ from typing import Protocol
 import structlog
 
 from itemforge.errors import InvalidStyle, ModelError
-from itemforge.styles.files import write_atomic
+from itemforge.styles.files import MAX_BLOB, write_atomic
 from itemforge.styles.local import LocalPack, LocalPacks, not_found
 from itemforge.styles.pack import PackLora, StylePack, parse, split_name
 
@@ -23,8 +23,6 @@ log = structlog.get_logger(__name__)
 
 #: Bytes of fetched LoRAs that are kept; a LoRA of SD 1.5 has 3 to 150 MB.
 LIMIT = 10 * 1024**3
-#: A LoRA larger than this is refused (bytes).
-MAX_BLOB = 2 * 1024**3
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}(@[1-9][0-9]{0,8})?")
 

@@ -5,6 +5,21 @@ from functools import lru_cache
 from pathlib import Path
 from uuid import uuid4
 
+#: A LoRA larger than this is refused (bytes).
+MAX_BLOB = 2 * 1024**3
+
+
+def read_start(path: Path, most: int) -> bytes:
+    """At most `most` bytes of a file; a pipe or a device, which may never end, is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is no file")
+    with path.open("rb") as file:
+        return file.read(most)
+
 
 def file_sha256(path: Path) -> str:
     """The sha256 of a file, in hexadecimal."""

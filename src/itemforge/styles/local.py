@@ -6,9 +6,9 @@ from pathlib import Path
 import structlog
 
 from itemforge.errors import InvalidStyle, StyleNotFound
-from itemforge.styles.files import known_sha256
+from itemforge.styles.files import MAX_BLOB, known_sha256, read_start
 from itemforge.styles.models import starter_dir
-from itemforge.styles.pack import PackLora, StylePack, parse, split_name
+from itemforge.styles.pack import MAX_TOML, PackLora, StylePack, parse, split_name
 
 log = structlog.get_logger(__name__)
 
@@ -29,12 +29,22 @@ class LocalPack:
         """
         if lora.source == "blob" or ":" in lora.source:
             return None
-        file = (self.folder / lora.source).resolve()
-        if not file.is_relative_to(self.folder.resolve()):
-            raise InvalidStyle(f"the style {self.pack.name} names a LoRA outside its folder: {lora.source}")
-        if not file.is_file():
-            return None
-        if (found := known_sha256(file)) != lora.sha256:
+        try:
+            file = (self.folder / lora.source).resolve()
+            if not file.is_relative_to(self.folder.resolve()):
+                raise InvalidStyle(
+                    f"the style {self.pack.name} names a LoRA outside its folder: {lora.source}"
+                )
+            if not file.is_file():
+                return None
+            if file.stat().st_size > MAX_BLOB:
+                raise InvalidStyle(f"{file} has more than the {MAX_BLOB} bytes that a LoRA may have")
+            found = known_sha256(file)
+        except (OSError, RuntimeError) as error:  # no permission, a name too long, links in a circle
+            raise InvalidStyle(
+                f"the LoRA {lora.source} of the style {self.pack.name} cannot be read: {error}"
+            ) from None
+        if found != lora.sha256:
             raise InvalidStyle(
                 f"{file} has the sha256 {found}, the style {self.pack.name} wants {lora.sha256}; "
                 "publish a changed LoRA under a new version"
@@ -57,7 +67,7 @@ class LocalPacks:
 
     def _read(self, file: Path) -> None:
         try:
-            data = file.read_bytes()
+            data = read_start(file, MAX_TOML + 1)
             pack = parse(data)
         except (OSError, InvalidStyle) as error:
             log.warning("style_pack_skipped", file=str(file), reason=str(error))

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import itemforge
 from itemforge.contract import Side
 from itemforge.errors import ModelError
-from itemforge.styles.files import file_sha256, write_atomic
+from itemforge.styles.files import file_sha256, read_start, write_atomic
 from itemforge.styles.pack import Sha256, Size
 
 STARTER = "starter"
@@ -26,6 +26,12 @@ COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 #: An honest safetensors header of SD 1.x has about 100 KiB.
 MAX_HEADER = 16 * 1024 * 1024
 MAX_SIDE = 2048
+#: Bytes of a configuration, an index of shards or a card.
+MAX_JSON = 16 * 1024 * 1024
+#: Halvings between pixels and latents; SD 1.x has three.
+MAX_LEVELS = 7
+#: Latents of a side, far beyond every model's.
+MAX_LATENTS = 4096
 
 
 @dataclass(frozen=True)
@@ -163,19 +169,30 @@ def _files(model: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
-    names = set(_json(index).get("weight_map", {}).values())
-    if any(Path(name).name != name or not name.endswith(".safetensors") for name in names):
+    weight_map = _json(index).get("weight_map")
+    given = list(weight_map.values()) if isinstance(weight_map, dict) else [None]
+    names = [n for n in given if isinstance(n, str) and Path(n).name == n and n.endswith(".safetensors")]
+    if names != given:
         raise ModelError(f"{index} names shards outside its folder; download the model again")
-    return [index.parent / name for name in sorted(names)]
+    return [index.parent / name for name in sorted(set(names))]
 
 
 def _directory_sizes(path: Path) -> tuple[int, int]:
     """Pixels per latent and the native side of a diffusers directory."""
     try:
-        scale = 2 ** (len(_json(path / "vae" / "config.json")["block_out_channels"]) - 1)
-        return scale, int(_json(path / "unet" / "config.json")["sample_size"]) * scale
-    except (KeyError, TypeError, ValueError):
+        levels = len(_json(path / "vae" / "config.json")["block_out_channels"])
+        return _sizes(levels, _json(path / "unet" / "config.json")["sample_size"])
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ModelError(f"the configuration of {path} has no sample_size or block_out_channels") from None
+
+
+def _sizes(levels: int, latents: Any) -> tuple[int, int]:
+    """Pixels per latent and the native side; ValueError if no model has such."""
+    side = int(latents)
+    if not 1 <= levels <= MAX_LEVELS or not 1 <= side <= MAX_LATENTS:
+        raise ValueError(f"{levels} levels and {side} latents")
+    scale = 2 ** (levels - 1)
+    return scale, side * scale
 
 
 def _checkpoint_sizes(path: Path) -> tuple[int, int]:
@@ -184,10 +201,12 @@ def _checkpoint_sizes(path: Path) -> tuple[int, int]:
     levels = {key[len(prefix) :].split(".")[0] for key in safetensors_header(path) if key.startswith(prefix)}
     if not levels:
         raise ModelError(f"{path} is no Stable Diffusion checkpoint: it has no {prefix}* tensors")
-    scale = 2 ** (len(levels) - 1)
     beside = component_beside(path, "unet", "config.json")
     latents = _json(beside / "config.json").get("sample_size", 64) if beside else 64
-    return scale, int(latents) * scale
+    try:
+        return _sizes(len(levels), latents)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ModelError(f"{path} has no sizes of a Stable Diffusion model: {error}") from None
 
 
 def component_beside(checkpoint: Path, component: str, file: str) -> Path | None:
@@ -223,19 +242,25 @@ def safetensors_header(path: Path) -> dict[str, Any]:
 
 def _from_card(name: str, card: Path) -> ModelFacts:
     try:
-        read = _Card.model_validate(tomllib.loads(card.read_text()))
+        read = _Card.model_validate(tomllib.loads(_read(card).decode()))
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise ModelError(f"the model card {card} is not valid: {wrong}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"the model card {card} cannot be read: {error}") from None
     return ModelFacts(name, None, read.base, read.width, read.height, read.vae_scale_factor)
 
 
+def _read(path: Path) -> bytes:
+    if len(data := read_start(path, MAX_JSON + 1)) > MAX_JSON:
+        raise ValueError(f"it has more than {MAX_JSON} bytes")
+    return data
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        content = json.loads(_read(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise ModelError(f"{path} is not a JSON object")
