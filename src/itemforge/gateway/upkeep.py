@@ -42,7 +42,7 @@ async def sweep(settings: GatewaySettings, db: Database, broker: Broker) -> None
     """
     expired = await publishing.expire_leases(db)
     depths = [await broker.depth(queue) for queue in (QUEUE, *map(retry_queue, RETRY_DELAYS))]
-    lost = await publishing.republish_lost(db, sum(depths), settings.sweep_after)
+    lost = await publishing.republish_lost(db, sum(depths), settings.sweep_after, settings.worker_timeout)
     if expired or lost:
         log.info("swept", leases_expired=expired, republished=lost)
 

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from itemforge.contract import JobMessage, Status
 from itemforge.jobs.clock import now
 from itemforge.jobs.database import Database, Write
-from itemforge.jobs.heartbeats import live_capacity
+from itemforge.jobs.heartbeats import live_capacity, live_held
 from itemforge.jobs.records import request_columns, to_request
 from itemforge.jobs.requests import lock, set_state
 from itemforge.jobs.states import OPEN
@@ -151,12 +151,13 @@ async def expire_leases(db: Database) -> int:
         return len(ids)
 
 
-async def republish_lost(db: Database, on_queue: int, after: float) -> int:
+async def republish_lost(db: Database, on_queue: int, after: float, silence: float) -> int:
     """Give rows whose message the queue has lost to the relay again; returns how many.
 
     `on_queue` is the number of messages in the main and retry queues. Only the difference between the rows
-    that should be there and what is there (or in a worker's hands) is republished, so a long but honest
-    backlog is never multiplied; and only rows published more than `after` seconds ago.
+    that should be there and what is there (or in the hands of a worker heard within `silence` seconds) is
+    republished, so a long but honest backlog is never multiplied; and only rows published more than `after`
+    seconds ago.
     """
     published = and_(requests.c.status.in_(OPEN), requests.c.published_at.is_not(None))
     leased = and_(published, requests.c.lease_until > now())
@@ -164,9 +165,10 @@ async def republish_lost(db: Database, on_queue: int, after: float) -> int:
         counts = select(
             select(func.count()).where(published).scalar_subquery(),
             select(func.count()).where(leased).scalar_subquery(),
+            live_held(silence),
         )
-        expected, in_hand = (await write.conn.execute(counts)).tuples().one()
-        missing = min(CHUNK, expected - on_queue - in_hand)
+        expected, in_hand, held = (await write.conn.execute(counts)).tuples().one()
+        missing = min(CHUNK, expected - on_queue - in_hand - int(held))
         if missing <= 0:
             return 0
         lost = (
