@@ -10,16 +10,19 @@ import re
 import shutil
 import signal
 import subprocess
-import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
 
 from services.process import Service, free_port, listens, remove, service_directory
+
+T = TypeVar("T")
 
 _PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin")
 
@@ -34,28 +37,36 @@ def find_binaries() -> Path | None:
 
 
 def execute(url: str, *statements: str) -> None:
-    """Run statements outside a transaction, on a thread: a test's event loop may exist already."""
-    errors: list[BaseException] = []
+    """Run statements outside a transaction."""
 
-    async def run() -> None:
-        connection = await asyncpg.connect(url)
+    async def run(connection: asyncpg.Connection) -> None:
+        for statement in statements:
+            await connection.execute(statement)
+
+    _on_connection(url, run)
+
+
+def fetch(url: str, statement: str, *values: Any) -> list[dict[str, Any]]:
+    """The rows that a statement gives."""
+
+    async def run(connection: asyncpg.Connection) -> list[dict[str, Any]]:
+        return [dict(row) for row in await connection.fetch(statement, *values)]
+
+    return _on_connection(url, run)
+
+
+def _on_connection(url: str, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+    """On a thread: a test's event loop may exist already."""
+
+    async def run() -> T:
+        connection = await asyncpg.connect(url.replace("+asyncpg", ""))
         try:
-            for statement in statements:
-                await connection.execute(statement)
+            return await work(connection)
         finally:
             await connection.close()
 
-    def target() -> None:
-        try:
-            asyncio.run(run())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=target)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(run())).result()
 
 
 class PostgresServer:
