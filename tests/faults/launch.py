@@ -5,6 +5,7 @@
 | `ITEMFORGE_TEST_ENGINE` | the worker's engine factory, `module:attribute` |
 | `ITEMFORGE_TEST_CRASH` | the crash point's name (a key of `POINTS`) |
 | `ITEMFORGE_TEST_CRASH_AT` | dies when it is reached for the n-th time; default 1 |
+| `ITEMFORGE_TEST_CLOCK` | a file with the seconds by which the process's clock is off, read at every look |
 | `ITEMFORGE_TEST_ARM` | a file: while it is there the point counts; who dies takes it away |
 
 A crash is SIGKILL to ourselves: nothing is closed, flushed or said. Methods are wrapped from outside, so
@@ -15,6 +16,7 @@ import asyncio
 import functools
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -145,7 +147,16 @@ def _fake_engine(factory: str) -> None:
     service.Worker = functools.partial(service.Worker, engine_factory=factory)  # type: ignore[misc,assignment]
 
 
+def _shift_clock(offset: Path) -> None:
+    """The process's clock, but not the loop's, is as many seconds off as the file says at that moment."""
+    real, real_ns = time.time, time.time_ns
+    time.time = lambda: real() + float(offset.read_text())
+    time.time_ns = lambda: real_ns() + int(float(offset.read_text()) * 1e9)
+
+
 def main() -> None:
+    if clock := os.environ.get("ITEMFORGE_TEST_CLOCK"):
+        _shift_clock(Path(clock))
     if factory := os.environ.get("ITEMFORGE_TEST_ENGINE"):
         _fake_engine(factory)
     if point := os.environ.get("ITEMFORGE_TEST_CRASH"):
