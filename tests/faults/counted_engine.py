@@ -1,7 +1,8 @@
 """The fake engine that writes down every row it is given and every picture it finishes.
 
 A prompt that begins with `held` draws its first step and then waits while the test's hold file exists, so
-that a test can be sure that something happens in the middle of a picture. The other words are `fake_engine`'s.
+that a test can be sure that something happens in the middle of a picture. One that begins with `flaky` runs
+out of memory the first time. The other words are `fake_engine`'s.
 """
 
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from fake_engine import FakeEngine
 
-from itemforge.engine.rows import Event, Finished, Row
+from itemforge.engine.rows import Event, Failed, Finished, Row
 from itemforge.settings import EngineSettings
 
 #: Environment: the file that draws are appended to, and the file that holds `held` rows.
@@ -34,7 +35,8 @@ class Draw:
 class CountedEngine(FakeEngine):
     def __init__(self, batch_size: int, on_stage: Callable[[str, float], None]) -> None:
         super().__init__(batch_size, on_stage)
-        self._log = os.open(os.environ[LOG], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self._path = Path(os.environ[LOG])
+        self._log = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self._hold = Path(os.environ[HOLD])
 
     def submit(self, row: Row) -> None:
@@ -45,10 +47,18 @@ class CountedEngine(FakeEngine):
         if row.prompt.startswith("held") and self._steps[row.row_id] >= 1 and self._hold.exists():
             time.sleep(0.005)
             return []
+        if row.prompt.startswith("flaky") and self._first_time(row):
+            del self._rows[row.row_id]
+            return [Failed(row.row_id, "out of memory", retryable=True)]
         events = super()._step(row)
         if any(isinstance(event, Finished) for event in events):
             self._write("done", row)
         return events
+
+    def _first_time(self, row: Row) -> bool:
+        request_id, _, n = row.row_id.split("/")
+        begun = [d for d in read(self._path) if (d.what, d.request_id, d.n) == ("begun", request_id, int(n))]
+        return len(begun) == 1
 
     def _write(self, what: str, row: Row) -> None:
         request_id, _, n = row.row_id.split("/")

@@ -41,7 +41,7 @@ GATEWAY = {
     "ITEMFORGE_LEASE": "3",
     "ITEMFORGE_RELAY_INTERVAL": "0.1",
     "ITEMFORGE_SWEEP_INTERVAL": "0.3",
-    "ITEMFORGE_SWEEP_AFTER": "5",
+    "ITEMFORGE_SWEEP_AFTER": "600",  # or the sweeper would mend what the queue must not lose
     "ITEMFORGE_WORKER_TIMEOUT": "3",
 }
 WORKER = {
@@ -74,6 +74,7 @@ class Row:
     published: bool
     leased: bool
     worker_id: str | None
+    progress: dict[str, Any]  # image -> its last reported step
 
 
 @dataclass
@@ -254,15 +255,16 @@ class Stack:
         self._hold.unlink(missing_ok=True)
 
     def wait_drawing(self, ids: Iterable[str], within: float = 30.0) -> None:
-        """Until an engine is in the middle of all of these: their first step was reported."""
+        """Until the engine is in the middle of all of these: heartbeats have told a first step."""
         wanted = list(ids)
 
         def drawing() -> bool:
-            rows = self.rows()
-            begun = {d.request_id for d in self.draws()}
-            return all(rows[i].status == "Processing" and i in begun for i in wanted)
+            return all(
+                row.status == "Processing" and any(p["step"] > 0 for p in row.progress.values())
+                for row in self.rows(wanted).values()
+            )
 
-        wait_until(drawing, within, every=0.05, why="an engine draws them")
+        wait_until(drawing, within, every=0.05, why=f"an engine draws {wanted}")
 
     def wait_status(self, request_id: str, *statuses: str, within: float = 30.0) -> Row:
         wait_until(lambda: self.row(request_id).status in statuses, within, 0.05, f"{request_id} {statuses}")
@@ -292,10 +294,11 @@ def _row(row: dict[str, Any]) -> Row:
         published=row["published_at"] is not None,
         leased=row["leased"],
         worker_id=row["worker_id"],
+        progress=json.loads(row["progress"] or "null") or {},
     )
 
 
-class pika_channel:  # noqa: N801  # a context manager that reads like a function
+class pika_channel:  # a context manager that reads like a function
     """A channel of a connection of its own."""
 
     def __init__(self, url: str) -> None:
