@@ -17,7 +17,7 @@ import httpx
 from fake_engine import pixels_of
 from PIL import Image
 from processes import Process
-from stack import QUEUES, TERMINAL, Row, Stack
+from stack import TERMINAL, Row, Stack
 
 from polling import wait_until
 
@@ -42,7 +42,8 @@ def check(
     wait_until(lambda: _empty(stack), within, every=0.1, why="queues empty and nothing unacknowledged")
     for worker in (p for p in stack.processes if p.alive and p.name.startswith("worker")):
         _stop(worker)
-    assert {queue: stack.ready_messages(queue) for queue in QUEUES} == dict.fromkeys(QUEUES, 0)
+    left = stack.all_ready_messages()
+    assert not any(left.values()), left
     rows = stack.rows(stack.accepted)
     for row in rows.values():
         assert row.status == ("Failed" if row.id in failed else "Completed"), row
@@ -58,11 +59,10 @@ def check(
 
 
 def _empty(stack: Stack) -> bool:
-    # Retry queues first: a message on its way to the main queue is not missed.
-    for _ in range(_LOOKS):
-        if any(stack.ready_messages(queue) for queue in QUEUES) or stack.unacked_messages():
-            return False
-    return True
+    # Retry queues come first: a message on its way to the main queue is not missed.
+    return all(
+        not any(stack.all_ready_messages().values()) and not stack.unacked_messages() for _ in range(_LOOKS)
+    )
 
 
 def _stop(worker: Process) -> None:

@@ -6,7 +6,8 @@ the oracle holds us to.
 
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ import counted_engine
 import httpx
 import pika
 from counted_engine import Draw
+from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
 from processes import Process
 
 from itemforge.contract import DEAD_QUEUE, QUEUE, RETRY_DELAYS, retry_queue
 from polling import wait_until
-from services.postgres import fetch
+from services.postgres import Eyes
 from services.process import free_port
 from services.rabbitmq import Vhost
 
@@ -39,8 +41,8 @@ COMMON = {
 }
 GATEWAY = {
     "ITEMFORGE_LEASE": "3",
-    "ITEMFORGE_RELAY_INTERVAL": "0.1",
-    "ITEMFORGE_SWEEP_INTERVAL": "0.3",
+    "ITEMFORGE_RELAY_INTERVAL": "0.3",
+    "ITEMFORGE_SWEEP_INTERVAL": "0.5",
     "ITEMFORGE_SWEEP_AFTER": "600",  # or the sweeper would mend what the queue must not lose
     "ITEMFORGE_WORKER_TIMEOUT": "3",
 }
@@ -96,6 +98,7 @@ class Stack:
         self.gateway_port = free_port()
         self.url = f"http://127.0.0.1:{self.gateway_port}"
         self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=20)
+        self._eyes = Eyes(self.database_url)
         self.arm_file = self.folder / "armed"
         self._hold = self.folder / "hold"
         self._draws = self.folder / "draws"
@@ -149,6 +152,7 @@ class Stack:
         for process in self.processes:
             process.kill()
         self.http.close()
+        self._eyes.close()
 
     # ── What users and foreign programs do ─────────────────────────────────────────────────────
 
@@ -191,7 +195,7 @@ class Stack:
     # ── What can be seen ───────────────────────────────────────────────────────────────────────
 
     def query(self, statement: str, *values: Any) -> list[dict[str, Any]]:
-        return fetch(self.database_url, statement, *values)
+        return self._eyes.fetch(statement, *values)
 
     def rows(self, ids: Iterable[str] | None = None) -> dict[str, Row]:
         """All rows, or these."""
@@ -223,11 +227,17 @@ class Stack:
 
     def ready_messages(self, queue: str) -> int:
         """Messages that wait in a queue, asked of the queue itself; 0 if there is none."""
-        with pika_channel(self.vhost.url) as channel:
-            try:
-                return int(channel.queue_declare(queue, passive=True).method.message_count)
-            except ChannelClosedByBroker:
-                return 0
+        return self.all_ready_messages((queue,))[queue]
+
+    def all_ready_messages(self, queues: Iterable[str] = QUEUES) -> dict[str, int]:
+        """The same of several, one after the other."""
+        counts = dict.fromkeys(queues, 0)
+        with pika_connection(self.vhost.url) as connection:
+            for queue in counts:
+                channel = connection.channel()
+                with suppress(ChannelClosedByBroker):  # there is no such queue
+                    counts[queue] = channel.queue_declare(queue, passive=True).method.message_count
+        return counts
 
     def unacked_messages(self) -> int:
         """Messages in somebody's hands; the broker counts them anew a few times a second."""
@@ -298,14 +308,17 @@ def _row(row: dict[str, Any]) -> Row:
     )
 
 
-class pika_channel:  # a context manager that reads like a function
+@contextmanager
+def pika_connection(url: str) -> Iterator[pika.BlockingConnection]:
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextmanager
+def pika_channel(url: str) -> Iterator[BlockingChannel]:
     """A channel of a connection of its own."""
-
-    def __init__(self, url: str) -> None:
-        self._connection = pika.BlockingConnection(pika.URLParameters(url))
-
-    def __enter__(self) -> Any:
-        return self._connection.channel()
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
+    with pika_connection(url) as connection:
+        yield connection.channel()

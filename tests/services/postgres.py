@@ -10,19 +10,17 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 
 from services.process import Service, free_port, listens, remove, service_directory
-
-T = TypeVar("T")
 
 _PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin")
 
@@ -37,36 +35,60 @@ def find_binaries() -> Path | None:
 
 
 def execute(url: str, *statements: str) -> None:
-    """Run statements outside a transaction."""
+    """Run statements outside a transaction, on a thread: a test's event loop may exist already."""
+    errors: list[BaseException] = []
 
-    async def run(connection: asyncpg.Connection) -> None:
-        for statement in statements:
-            await connection.execute(statement)
-
-    _on_connection(url, run)
-
-
-def fetch(url: str, statement: str, *values: Any) -> list[dict[str, Any]]:
-    """The rows that a statement gives."""
-
-    async def run(connection: asyncpg.Connection) -> list[dict[str, Any]]:
-        return [dict(row) for row in await connection.fetch(statement, *values)]
-
-    return _on_connection(url, run)
-
-
-def _on_connection(url: str, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
-    """On a thread: a test's event loop may exist already."""
-
-    async def run() -> T:
-        connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    async def run() -> None:
+        connection = await asyncpg.connect(url)
         try:
-            return await work(connection)
+            for statement in statements:
+                await connection.execute(statement)
         finally:
             await connection.close()
 
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: asyncio.run(run())).result()
+    def target() -> None:
+        try:
+            asyncio.run(run())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+
+
+class Eyes:
+    """Looks into a database over one connection, from tests without an event loop; connects again when it
+    was lost.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url.replace("+asyncpg", "")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._connection: asyncpg.Connection | None = None
+
+    def fetch(self, statement: str, *values: Any) -> list[dict[str, Any]]:
+        """The rows that a statement gives."""
+        return asyncio.run_coroutine_threadsafe(self._fetch(statement, *values), self._loop).result(30)
+
+    async def _fetch(self, statement: str, *values: Any) -> list[dict[str, Any]]:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(self._url)
+        return [dict(row) for row in await self._connection.fetch(statement, *values)]
+
+    def close(self) -> None:
+        async def end() -> None:
+            if self._connection is not None:
+                await self._connection.close()
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
 
 class PostgresServer:
