@@ -42,7 +42,7 @@ def test_f18_two_relays_and_two_sweepers_publish_each_row_once_and_lease_it_once
 
 
 def test_f23_a_worker_frozen_past_its_lease_is_not_heard_after_it_thaws(stack: Stack) -> None:
-    stack.gateway()
+    stack.gateway(ITEMFORGE_SWEEP_AFTER="2")
     frozen = stack.worker()
     request_id = stack.submit("held key", seed=5)
     stack.wait_drawing([request_id])
