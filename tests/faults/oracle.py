@@ -12,8 +12,8 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from io import BytesIO
+from typing import Any
 
-import httpx
 from fake_engine import pixels_of
 from PIL import Image
 from processes import Process
@@ -45,9 +45,10 @@ def check(
     left = stack.all_ready_messages()
     assert not any(left.values()), left
     rows = stack.rows(stack.accepted)
+    states = stack.all_states()
     for row in rows.values():
         assert row.status == ("Failed" if row.id in failed else "Completed"), row
-        _check_url(stack, row)
+        _check_told(row, states[row.id])
         if row.status == "Completed":
             check_pictures(stack, row)
         else:
@@ -72,12 +73,13 @@ def _stop(worker: Process) -> None:
     assert not bugs, bugs
 
 
-def _check_url(stack: Stack, row: Row) -> None:
-    told = {state["image_url"] for state in stack.states(row.id) if state.get("image_url")}
-    assert told == ({row.image_url} if row.image_url else set()), (row, told)
-    states = [state["status"] for state in stack.states(row.id)]
-    assert [s for s in states if s in TERMINAL] == [row.status], states
-    assert states[-1] == row.status
+def _check_told(row: Row, states: list[dict[str, Any]]) -> None:
+    """What the row's events said: one end, and one URL."""
+    urls = {state["image_url"] for state in states if state.get("image_url")}
+    assert urls == ({row.image_url} if row.image_url else set()), (row, urls)
+    told = [state["status"] for state in states]
+    assert [status for status in told if status in TERMINAL] == [row.status], told
+    assert told[-1] == row.status
 
 
 def check_pictures(stack: Stack, row: Row) -> None:
@@ -88,7 +90,7 @@ def check_pictures(stack: Stack, row: Row) -> None:
         assert image["n"] == n
         seed = row.params["seed"] + n
         assert int(image["seed"]) == seed
-        answer = httpx.get(image["url"], trust_env=False)
+        answer = stack.http.get(image["url"])
         answer.raise_for_status()
         picture = Image.open(BytesIO(answer.content))
         assert picture.format == "PNG"

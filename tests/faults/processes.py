@@ -6,11 +6,10 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 from polling import wait_until
 
@@ -60,8 +59,9 @@ class Process:
     def ready(self) -> bool:
         """What /readyz says: a gateway with its database, a worker that is warm and consumes."""
         try:
-            return httpx.get(f"{self.address()}/readyz", trust_env=False, timeout=5).is_success
-        except httpx.HTTPError:
+            with urllib.request.urlopen(f"{self.address()}/readyz", timeout=5):  # far cheaper than httpx.get
+                return True
+        except OSError:  # also any answer of 400 and above
             return False
 
     def wait_ready(self, within: float = 60.0) -> "Process":

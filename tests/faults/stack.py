@@ -5,7 +5,8 @@ the oracle holds us to.
 """
 
 import json
-import uuid
+import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from itemforge.contract import DEAD_QUEUE, QUEUE, RETRY_DELAYS, retry_queue
 from polling import wait_until
 from services.postgres import Eyes
 from services.process import free_port
-from services.rabbitmq import Vhost
+from services.rabbitmq import QUORUM, Vhost
 
 TERMINAL = ("Completed", "Failed", "Cancelled")
 QUEUES = (*map(retry_queue, RETRY_DELAYS), QUEUE)  # in the order in which messages move
@@ -210,11 +211,14 @@ class Stack:
 
     def states(self, request_id: str) -> list[dict[str, Any]]:
         """What the `state` events of a request said, in order."""
-        found = self.query(
-            "SELECT data FROM events WHERE request_id = $1 AND type = 'state' ORDER BY id",
-            uuid.UUID(request_id),
-        )
-        return [json.loads(row["data"]) for row in found]
+        return self.all_states()[request_id]
+
+    def all_states(self) -> dict[str, list[dict[str, Any]]]:
+        found = self.query("SELECT request_id, data FROM events WHERE type = 'state' ORDER BY id")
+        states: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for row in found:
+            states[str(row["request_id"])].append(json.loads(row["data"]))
+        return states
 
     def draws(self, request_id: str | None = None, what: str = "begun") -> list[Draw]:
         """Rows that engines were given (`begun`), or pictures that they finished (`done`)."""
@@ -276,6 +280,15 @@ class Stack:
 
         wait_until(drawing, within, every=0.05, why=f"an engine draws {wanted}")
 
+    def wait_queues_kept(self) -> None:
+        """Until the queues survive a kill of the broker. RabbitMQ 3.10 keeps a quorum queue's membership in
+        a table that reaches the disk some seconds late: killed before, the queue has no leader for ever.
+        """
+        wait_until(lambda: self.vhost.has_queue(QUEUE), 30, why="the queues are declared")
+        if self.vhost.queue(QUEUE).get("type") == QUORUM:
+            declared = time.monotonic()
+            wait_until(lambda: time.monotonic() - declared > 5, 10)
+
     def wait_status(self, request_id: str, *statuses: str, within: float = 30.0) -> Row:
         wait_until(lambda: self.row(request_id).status in statuses, within, 0.05, f"{request_id} {statuses}")
         return self.row(request_id)
@@ -288,7 +301,7 @@ class Stack:
             rows = self.rows()
             return all(i in rows and rows[i].status in TERMINAL for i in wanted)
 
-        wait_until(ended, within, every=0.1, why=f"all ended; {self.processes[-1].tail()}")
+        wait_until(ended, within, every=0.1, why="all that was accepted has ended")
 
 
 def _row(row: dict[str, Any]) -> Row:

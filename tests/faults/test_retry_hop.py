@@ -25,7 +25,8 @@ def test_f32_a_worker_killed_between_retry_copy_and_ack_makes_a_duplicate_and_no
 def test_f32_messages_in_a_retry_queue_survive_the_broker_being_killed(
     rabbit_node: RabbitNode, any_stack: Stack
 ) -> None:
-    any_stack.gateway(ITEMFORGE_SWEEP_AFTER="600")
+    any_stack.gateway()
+    any_stack.wait_queues_kept()
     any_stack.worker(ITEMFORGE_RETRY_SCALE="1")
     request_id = any_stack.submit("flaky key", seed=4)
     wait_until(lambda: any_stack.ready_messages(retry_queue("5s")) == 1, 30, why="it waits to be retried")

@@ -91,12 +91,15 @@ class Vhost:
 
     def unacked(self, name: str) -> int:
         """Messages of a queue in somebody's hands, at most a fifth of a second old; 0 if it is unknown."""
-        if self.management is None:
-            return 0
+        known = self.management is not None and self.has_queue(name)
+        return int(self.queue(name).get("messages_unacknowledged", 0)) if known else 0
+
+    def has_queue(self, name: str) -> bool:
         try:
-            return int(self.queue(name).get("messages_unacknowledged", 0))
-        except httpx.HTTPStatusError:  # there is no such queue
-            return 0
+            self.queue(name)
+        except httpx.HTTPStatusError:
+            return False
+        return True
 
     def delete_queue(self, name: str) -> None:
         self.api.call("DELETE", f"queues/{self._quoted}/{quote(name, safe='')}")
