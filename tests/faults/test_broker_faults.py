@@ -23,6 +23,10 @@ from services.proxy import ProxyThread, Way
 from services.rabbitmq import RabbitNode, Vhost
 
 
+#: A start of the broker takes six seconds, on a loaded machine twenty.
+pytestmark = pytest.mark.timeout(300)
+
+
 @contextmanager
 def proxied(vhost: Vhost) -> Iterator[tuple[ProxyThread, str]]:
     """A proxy in front of the broker, and the address through it."""
@@ -95,20 +99,20 @@ def test_f10_what_the_row_says_is_published_is_on_the_queue_after_the_broker_was
     gateway = stack.gateway(ITEMFORGE_RELAY_WINDOW="1000")
     stack.wait_queues_kept()
     rabbit_node.stop()
-    stack.submit_many(120)
+    stack.submit_many(104)
     rabbit_node.start()
     published = "SELECT 1 FROM requests WHERE published_at IS NOT NULL LIMIT 1"
     wait_until(lambda: stack.query(published), 60, every=0.002, why="the burst has begun")
     rabbit_node.stop()
     gateway.kill()  # so that nothing is published again before we have looked
     confirmed = {i for i, row in stack.rows().items() if row.published}
-    print(f"published before the kill: {len(confirmed)} of 120")
+    print(f"published before the kill: {len(confirmed)} of 104")
     rabbit_node.start()
     wait_until(lambda: stack.ready_messages(QUEUE) >= len(confirmed), 60, why="the queue is up")
     assert confirmed <= set(ids_on_queue(stack.vhost))
     stack.gateway(ITEMFORGE_RELAY_WINDOW="1000")
     stack.worker()
-    oracle.check(stack)
+    oracle.check(stack, within=120)
 
 
 def test_f11_a_connection_that_went_silent_is_given_up_and_a_late_ack_is_ignored(stack: Stack) -> None:
@@ -236,7 +240,7 @@ def test_f14_while_an_alarm_blocks_publishers_work_is_accepted_and_consumed(
 ) -> None:
     stack = any_stack
     (worker,) = stack.start()
-    ids = stack.submit_many(6, "held key")
+    ids = stack.submit_many(14, "held key")  # more than the worker may hold unacknowledged
     stack.wait_drawing(ids[:4])
     rabbit_node.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
     try:
