@@ -3,7 +3,9 @@
 The working tree is never touched: each mutant is a copy of it in a temporary folder. First all named tests
 must be green as the tree is. Exit code 1 when a mutant survives, or no longer fits the code.
 
-    .venv/bin/python scripts/mutants.py [part of a name]
+    .venv/bin/python scripts/mutants.py [--all] [part of a name]
+
+Ten of them, or `--all`.
 """
 
 import os
@@ -27,14 +29,16 @@ class Mutant:
     old: str
     new: str
     test: str
+    also: bool = False
 
 
 def main() -> int:
-    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
+    every = "--all" in sys.argv
+    wanted = next((argument for argument in sys.argv[1:] if argument != "--all"), "")
     listed = tomllib.loads((ROOT / "tests/faults/mutants.toml").read_text())["mutant"]
-    mutants = [mutant for mutant in (Mutant(**each) for each in listed) if wanted in mutant.what]
+    mutants = [m for m in (Mutant(**each) for each in listed) if wanted in m.what and (every or not m.also)]
     print(f"{len(mutants)} mutants; first their tests on the code as it is", flush=True)
-    if _run(ROOT, [mutant.test for mutant in mutants], quiet=False) != GREEN:
+    if _run(ROOT, sorted({mutant.test for mutant in mutants}), quiet=False) != GREEN:
         print("the tests are not green without a mutation: mend that first")
         return 1
     print("| mutant | outcome | seconds |\n|---|---|---|", flush=True)
