@@ -10,11 +10,14 @@ from typing import Any
 import backlog
 import httpx
 import oracle
+import pytest
 from processes import Process
 from stack import Stack
 
 from polling import wait_until
 from services.process import free_port
+
+pytestmark = pytest.mark.timeout(400)  # on a busy machine; well under a minute on an idle one
 
 
 def test_three_workers_of_which_one_dies_and_one_that_joins_late_share_100_requests(stack: Stack) -> None:
@@ -28,7 +31,7 @@ def test_three_workers_of_which_one_dies_and_one_that_joins_late_share_100_reque
     _wait_completed(stack, 50)
     workers.append(stack.worker(ITEMFORGE_LOG_LEVEL="info"))
     stack.release()
-    rows = oracle.check(stack, within=100)
+    rows = oracle.check(stack, within=200)
     assert set(rows) == set(ids) and len(ids) == 100
     shares = Counter(row.worker_id for row in rows.values())
     assert all(shares[worker.name] > 0 for worker in workers), shares
@@ -39,7 +42,7 @@ def _wait_completed(stack: Stack, count: int) -> None:
     def completed() -> bool:
         return sum(row.status == "Completed" for row in stack.rows().values()) >= count
 
-    wait_until(completed, 60, every=0.05, why=f"{count} are completed")
+    wait_until(completed, 200, every=0.05, why=f"{count} are completed")
 
 
 Told = tuple[int, str, dict[str, Any]]
@@ -106,7 +109,7 @@ def test_500_requests_of_one_owner_do_not_hold_up_anothers_single_one(stack: Sta
     _wait_completed(stack, 20)
     ahead_of_it = _claimed(stack, many)
     (single,) = backlog.insert(stack, "small", 1)
-    stack.wait_status(single, "Completed", within=60)
+    stack.wait_status(single, "Completed", within=200)
     order = [row["id"] for row in _claims_in_order(stack)]
     ahead = order.index(single) - ahead_of_it
     # What was published before it, what was in the worker's hands, and its turn of one.
