@@ -14,6 +14,13 @@ from services.postgres import PostgresServer
 from services.rabbitmq import Vhost
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On a busy machine a scenario may take minutes; its own bounded waits shall say what is wrong."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(300))
+
+
 @pytest.fixture(scope="session")
 def migrated_database(postgres_server: PostgresServer) -> Iterator[str]:
     """Name of a migrated database, as a template: copying one is faster than migrating."""
