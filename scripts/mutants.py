@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def main() -> int:
     listed = tomllib.loads((ROOT / "tests/faults/mutants.toml").read_text())["mutant"]
     mutants = [m for m in (Mutant(**each) for each in listed) if wanted in m.what and (every or not m.also)]
     print(f"{len(mutants)} mutants; first their tests on the code as it is", flush=True)
-    if _run(ROOT, sorted({mutant.test for mutant in mutants}), quiet=False) != GREEN:
+    if _run(ROOT, sorted({mutant.test for mutant in mutants})) != GREEN:
         print("the tests are not green without a mutation: mend that first")
         return 1
     print("| mutant | outcome | seconds |\n|---|---|---|", flush=True)
@@ -62,16 +63,19 @@ def _outcome(mutant: Mutant) -> str:
         if code.count(mutant.old) != 1:
             return f"no longer fits {mutant.file}: `old` stands there {code.count(mutant.old)} times"
         file.write_text(code.replace(mutant.old, mutant.new))
-        found = _run(tree, [mutant.test], quiet=True)
+        output = tree / "output"
+        found = _run(tree, [mutant.test], output)
+        if "from pytest-timeout" in output.read_text():  # nothing noticed the mutant: it was too slow
+            return "OUT OF TIME: try again on a less busy machine"
         return {GREEN: "SURVIVED", RED: "red"}.get(found, f"pytest ended with {found}")
 
 
-def _run(tree: Path, tests: list[str], *, quiet: bool) -> int:
-    """pytest in `tree`, on the package in `tree`; its exit code."""
+def _run(tree: Path, tests: list[str], output: Path | None = None) -> int:
+    """pytest in `tree`, on the package in `tree`; its exit code. It speaks to the terminal or into a file."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     env = {**os.environ, "PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    output = subprocess.DEVNULL if quiet else None
-    return subprocess.run(command, cwd=tree, env=env, stdout=output, stderr=output).returncode  # noqa: S603
+    with output.open("w") if output else nullcontext() as file:
+        return subprocess.run(command, cwd=tree, env=env, stdout=file, stderr=file).returncode  # noqa: S603
 
 
 if __name__ == "__main__":
