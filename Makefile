@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo up test test-slow fuzz check fix clean
+.PHONY: install demo up test test-slow fuzz faults nemesis mutants check fix clean
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/.installed
@@ -32,6 +32,19 @@ test-slow: install
 fuzz: install
 	@sh scripts/test_services.sh
 	ITEMFORGE_TEST_FUZZ=large $(BIN)/pytest tests/fuzz -rP
+
+faults: install
+	@sh scripts/test_services.sh
+	$(BIN)/pytest tests/faults
+
+# ITEMFORGE_TEST_NEMESIS_SEED=n repeats the order of a run, which tells its seed in its first line.
+nemesis: install
+	@sh scripts/test_services.sh
+	ITEMFORGE_TEST_NEMESIS_SECONDS=$${ITEMFORGE_TEST_NEMESIS_SECONDS:-300} $(BIN)/pytest -s tests/faults/test_nemesis.py
+
+mutants: install
+	@sh scripts/test_services.sh
+	@$(BIN)/python scripts/mutants.py
 
 check: install
 	$(BIN)/ruff check .

@@ -103,11 +103,12 @@ class ClaimingGateway(HttpGateway):
     """Claims with fencing, in memory: the contract of `/v1/worker`."""
 
     headers: ClassVar[dict[str, str]] = {"ItemForge-Contract": "1"}
+    held = 0  # what the last heartbeat told
 
     def answer(self, method: str, path: str, body: Any) -> Answer:
         handlers: dict[str, Callable[[Any], Any]] = {
             "/v1/worker/claims": lambda b: [self._claim(job["request_id"]) for job in b["jobs"]],
-            "/v1/worker/heartbeat": lambda b: [self._beat(row) for row in b["rows"]],
+            "/v1/worker/heartbeat": self._heartbeat,
             "/v1/worker/reports": lambda b: [self._report(report) for report in b],
         }
         if path not in handlers:
@@ -139,6 +140,10 @@ class ClaimingGateway(HttpGateway):
             "params": row.params,
             "alone": alone,
         }
+
+    def _heartbeat(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        self.held = body.get("held", 0)
+        return [self._beat(row) for row in body["rows"]]
 
     def _beat(self, beat: dict[str, Any]) -> dict[str, Any]:
         row = self.rows[beat["request_id"]]

@@ -37,6 +37,7 @@ CONTRACT_VERSION = "1"
 MAX_SEED = 2**63 - 1
 MAX_ATTEMPTS = 20  # a claim never raises `attempt` above this
 MAX_STEP = 1_000_000  # of progress; far above any row's steps
+MAX_HELD = 65_535  # messages in a worker's hands: AMQP's largest prefetch
 MAX_CHARGED = 5  # a row charged this often is failed at its next claim
 STATUS_ERROR_LENGTH = 2000  # characters of a request's error
 
@@ -284,11 +285,13 @@ class HeartbeatRow(BaseModel):
 
 
 class Heartbeat(BaseModel):
-    """Once a second while busy. `free` counts images the worker could take at once."""
+    """Once a second while busy. `free` counts images the worker could take at once, `held` the messages
+    that wait in it unclaimed (workers of version 0.1 do not tell)."""
 
     worker_id: WorkerId
     state: WorkerState
     free: int = Field(ge=0)
+    held: int = Field(default=0, ge=0, le=MAX_HELD)
     rows: list[HeartbeatRow] = Field(max_length=1024)
 
 

@@ -27,8 +27,8 @@ class Queue:
         return [m.request_id for m in self.messages]
 
 
-async def _beat(db: Database, worker: str, state: WorkerState, free: int) -> None:
-    heartbeat = Heartbeat(worker_id=worker, state=state, free=free, rows=[])
+async def _beat(db: Database, worker: str, state: WorkerState, free: int, held: int = 0) -> None:
+    heartbeat = Heartbeat(worker_id=worker, state=state, free=free, held=held, rows=[])
     await heartbeats.beat(db, heartbeat, 30, lambda: 0.0)
 
 
@@ -134,17 +134,38 @@ async def _published(db: Database, count: int, ago: float) -> list[UUID]:
     return ids
 
 
+async def _republish(db: Database, on_queue: int, silence: float = 30) -> int:
+    return await publishing.republish_lost(db, on_queue, await publishing.moment(db), 900, silence)
+
+
 async def test_an_honest_backlog_is_never_multiplied(db: Database) -> None:
     ids = await _published(db, 10, 3600)
     await claims.claim(db, "w", ids[:3], 30)
-    assert await publishing.republish_lost(db, 7, 900) == 0
+    assert await _republish(db, 7) == 0
+
+
+async def test_what_was_published_while_the_queue_was_counted_is_not_lost(db: Database) -> None:
+    await _published(db, 10, 3600)
+    counted_at = await publishing.moment(db)
+    for _ in range(5):
+        await new_request(db)
+    await publishing.publish_next(db, Queue().publish, 5)
+    assert await publishing.republish_lost(db, 10, counted_at, 900, 30) == 0
+
+
+async def test_what_live_workers_hold_unclaimed_is_not_lost(db: Database) -> None:
+    await _published(db, 10, 3600)
+    await _beat(db, "a", WorkerState.READY, 4, held=5)
+    await _beat(db, "b", WorkerState.DRAINING, 0, held=3)
+    assert await _republish(db, 2) == 0
+    assert await _republish(db, 2, silence=-1) == 8, "a silent worker's messages are lost"
 
 
 async def test_only_what_the_queue_lost_is_published_again(db: Database) -> None:
     ids = await _published(db, 10, 3600)
     for place, request_id in enumerate(ids):
         await age(db, request_id, "published_at", 3600 - place)
-    assert await publishing.republish_lost(db, 8, 900) == 2
+    assert await _republish(db, 8) == 2
     queue = Queue()
     await publishing.publish_next(db, queue.publish, 10)
     assert queue.ids == ids[:2]
@@ -154,13 +175,13 @@ async def test_fresh_and_leased_rows_are_not_published_again(db: Database) -> No
     await _published(db, 2, 60)
     (leased,) = await _published(db, 1, 3600)
     await claims.claim(db, "w", [leased], 30)
-    assert await publishing.republish_lost(db, 0, 900) == 0
+    assert await _republish(db, 0) == 0
 
 
 async def test_a_row_that_the_original_worker_lost_is_published_again(db: Database) -> None:
     (request_id,) = await _published(db, 1, 3600)
     await claims.set_status(db, request_id, Status.PROCESSING, None)
-    assert await publishing.republish_lost(db, 0, 900) == 1
+    assert await _republish(db, 0) == 1
     queue = Queue()
     await publishing.publish_next(db, queue.publish, 10)
     assert queue.ids == [request_id]

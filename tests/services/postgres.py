@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -56,6 +57,38 @@ def execute(url: str, *statements: str) -> None:
     thread.join()
     if errors:
         raise errors[0]
+
+
+class Eyes:
+    """Looks into a database over one connection, from tests without an event loop; connects again when it
+    was lost.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url.replace("+asyncpg", "")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._connection: asyncpg.Connection | None = None
+
+    def fetch(self, statement: str, *values: Any) -> list[dict[str, Any]]:
+        """The rows that a statement gives."""
+        return asyncio.run_coroutine_threadsafe(self._fetch(statement, *values), self._loop).result(30)
+
+    async def _fetch(self, statement: str, *values: Any) -> list[dict[str, Any]]:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(self._url)
+        return [dict(row) for row in await self._connection.fetch(statement, *values)]
+
+    def close(self) -> None:
+        async def end() -> None:
+            if self._connection is not None:
+                await self._connection.close()
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
 
 class PostgresServer:

@@ -321,6 +321,18 @@ async def test_messages_wait_unclaimed_beyond_two_batches(claims: System) -> Non
     assert 2 < most <= 2 * 2 + 4
 
 
+async def test_the_heartbeat_tells_how_many_messages_wait_unclaimed(claims: System) -> None:
+    ids = [claims.gateway.add() for _ in range(10)]
+    async with claims.run(batch_size=1, upload_places=4):
+        for request_id in ids:
+            await claims.send(request_id, "slow apple", num_inference_steps=20)
+        # Prefetch is the batch and the upload places; two images are claimed.
+        await eventually(lambda: claims.gateway.held == 3, 20)
+        for request_id in ids:
+            await claims.ended(request_id, "Completed", within=40)
+        await eventually(lambda: claims.gateway.held == 0, 20)
+
+
 async def test_draining_finishes_what_has_begun_and_gives_the_rest_back(claims: System) -> None:
     ids = [claims.gateway.add() for _ in range(12)]
     worker = claims.worker(batch_size=1)

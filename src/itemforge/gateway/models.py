@@ -137,6 +137,7 @@ class WorkerView(BaseModel):
     live: bool
     free: int
     in_hand: int = Field(description="images being drawn")
+    held: int = Field(description="messages that wait in it unclaimed")
     first_seen: datetime
     last_seen: datetime
 

@@ -41,8 +41,11 @@ async def sweep(settings: GatewaySettings, db: Database, broker: Broker) -> None
         DatabaseUnavailable, BrokerUnavailable: the rest waits for the next sweep.
     """
     expired = await publishing.expire_leases(db)
+    counted_at = await publishing.moment(db)
     depths = [await broker.depth(queue) for queue in (QUEUE, *map(retry_queue, RETRY_DELAYS))]
-    lost = await publishing.republish_lost(db, sum(depths), settings.sweep_after)
+    lost = await publishing.republish_lost(
+        db, sum(depths), counted_at, settings.sweep_after, settings.worker_timeout
+    )
     if expired or lost:
         log.info("swept", leases_expired=expired, republished=lost)
 

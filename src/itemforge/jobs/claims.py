@@ -15,6 +15,7 @@ from itemforge.contract import (
     MAX_CHARGED,
     STATUS_ERROR_LENGTH,
     Claim,
+    Image,
     Outcome,
     Report,
     ReportAnswer,
@@ -130,7 +131,7 @@ async def _report(write: Write, request: Request, report: Report) -> bool:
         return _is_repetition(request, report)
     match report.status:
         case ReportStatus.COMPLETED:
-            await finish(write, request, Status.COMPLETED, **_result(report))
+            await finish(write, request, Status.COMPLETED, **_result(_sorted(report)))
         case ReportStatus.FAILED:
             await finish(write, request, Status.FAILED, error=_reason(report))
         case ReportStatus.RETRY | ReportStatus.RELEASED:
@@ -164,12 +165,21 @@ async def _give_back(write: Write, request: Request, report: Report) -> bool:
     return True
 
 
-def _sorted(report: Report) -> list[Any]:
+async def restore(db: Database, request_id: UUID, images: Sequence[Image]) -> bool:
+    """Complete an open request whose pictures are stored already; False when a worker has it, or it ended."""
+    async with db.write() as write:
+        request = await lock(write, request_id)
+        if request is None or request.status not in OPEN or request.leased:
+            return False
+        await finish(write, request, Status.COMPLETED, **_result(images))
+        return True
+
+
+def _sorted(report: Report) -> list[Image]:
     return sorted(report.images, key=lambda image: image.n)
 
 
-def _result(report: Report) -> dict[str, Any]:
-    images = _sorted(report)
+def _result(images: Sequence[Image]) -> dict[str, Any]:
     return {
         "images": [image.model_dump(mode="json") for image in images],
         "image_url": images[0].url,

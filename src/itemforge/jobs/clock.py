@@ -49,6 +49,27 @@ def _sqlite(element: _DatabaseTime, compiler: SQLCompiler, **kw: Any) -> str:
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', {shift})"
 
 
+class _DatabaseInstant(FunctionElement[datetime]):
+    inherit_cache = True
+    type = UtcTime()
+    name = "database_instant"
+
+
+@compiles(_DatabaseInstant, "postgresql")
+def _postgresql_instant(element: _DatabaseInstant, compiler: SQLCompiler, **kw: Any) -> str:
+    return "clock_timestamp()"
+
+
+@compiles(_DatabaseInstant, "sqlite")
+def _sqlite_instant(element: _DatabaseInstant, compiler: SQLCompiler, **kw: Any) -> str:
+    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+
+def instant() -> _DatabaseInstant:
+    """The moment of the statement itself: on PostgreSQL `now` is the beginning of its transaction."""
+    return _DatabaseInstant()
+
+
 def now(plus: float = 0.0) -> _DatabaseTime:
     """The database's present moment, moved by `plus` seconds."""
     return _DatabaseTime(literal(float(plus), Float))

@@ -163,15 +163,16 @@ def _mapped() -> Iterator[None]:
     except (OperationalError, InterfaceError, PoolTimeout, OSError, *RAW_ERRORS) as error:
         raise _unavailable(error) from error
     except DBAPIError as error:
-        if error.connection_invalidated or _is_shutdown(error):
+        if error.connection_invalidated or _try_again(error):
             raise _unavailable(error) from error
         raise
 
 
-def _is_shutdown(error: DBAPIError) -> bool:
-    """Whether PostgreSQL said that it stops, starts or has no connection left (class 57P, 53, 08)."""
+def _try_again(error: DBAPIError) -> bool:
+    """Whether PostgreSQL said that it stops, starts or has no connection left (class 57P, 53, 08), or that
+    it rolled back for another's sake (40: a deadlock, with a migration for instance)."""
     state = str(getattr(error.orig, "sqlstate", None) or "")
-    return state.startswith(("57P", "53", "08"))
+    return state.startswith(("57P", "53", "08", "40"))
 
 
 def _unavailable(error: Exception) -> DatabaseUnavailable:

@@ -87,6 +87,7 @@ async def _remember(write: Write, heartbeat: Heartbeat) -> None:
         "state": heartbeat.state.value,
         "free": min(heartbeat.free, _MOST_FREE),
         "in_hand": len(heartbeat.rows),
+        "held": heartbeat.held,
         "last_seen": now(),
     }
     await write.conn.execute(
@@ -110,6 +111,12 @@ def live_capacity(silence: float) -> Any:
     ready = (workers.c.state == WorkerState.READY) & (workers.c.last_seen > now(-silence))
     places = case((ready, workers.c.free + workers.c.in_hand), else_=0)
     return select(func.coalesce(func.sum(places), 0)).scalar_subquery()
+
+
+def live_held(silence: float) -> Any:
+    """A scalar subquery: messages that wait unclaimed in live workers."""
+    held = case((workers.c.last_seen > now(-silence), workers.c.held), else_=0)
+    return select(func.coalesce(func.sum(held), 0)).scalar_subquery()
 
 
 async def forget(db: Database, seconds: float) -> None:

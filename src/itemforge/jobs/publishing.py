@@ -6,15 +6,16 @@ each owner, so that a big batch starves nobody and the queue stays a short one.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import and_, exists, func, select, update
 
 from itemforge.contract import JobMessage, JobParams, Status
 from itemforge.jobs import turns
-from itemforge.jobs.clock import now
+from itemforge.jobs.clock import instant, now
 from itemforge.jobs.database import Database, Write
-from itemforge.jobs.heartbeats import live_capacity
+from itemforge.jobs.heartbeats import live_capacity, live_held
 from itemforge.jobs.requests import lock, set_state
 from itemforge.jobs.states import OPEN
 from itemforge.jobs.tables import requests
@@ -101,7 +102,7 @@ async def _lock_free(write: Write, ids: list[UUID], limit: int) -> list[UUID]:
 
 
 async def _mark(write: Write, ids: list[UUID]) -> int:
-    await write.conn.execute(update(requests).where(requests.c.id.in_(ids)).values(published_at=now()))
+    await write.conn.execute(update(requests).where(requests.c.id.in_(ids)).values(published_at=instant()))
     return len(ids)
 
 
@@ -140,22 +141,33 @@ async def expire_leases(db: Database) -> int:
         return len(ids)
 
 
-async def republish_lost(db: Database, on_queue: int, after: float) -> int:
+async def moment(db: Database) -> datetime:
+    """The database's clock."""
+    async with db.read() as conn:
+        return (await conn.execute(select(instant()))).scalar_one()
+
+
+async def republish_lost(
+    db: Database, on_queue: int, counted_at: datetime, after: float, silence: float
+) -> int:
     """Give rows whose message the queue has lost to the relay again; returns how many.
 
-    `on_queue` is the number of messages in the main and retry queues. Only the difference between the rows
-    that should be there and what is there (or in a worker's hands) is republished, so a long but honest
-    backlog is never multiplied; and only rows published more than `after` seconds ago.
+    `on_queue` is the number of messages in the main and retry queues, none of them counted before
+    `counted_at` (`moment`): a message that came later has a row that was published later. Only the
+    difference between the rows that should be there and what is there (or in the hands of a worker heard
+    within `silence` seconds) is republished, so a long but honest backlog is never multiplied; and only rows
+    published more than `after` seconds ago.
     """
-    published = and_(turns.is_open, requests.c.published_at.is_not(None))
-    leased = and_(published, requests.c.lease_until > now())
+    published = and_(turns.is_open, requests.c.published_at <= counted_at)
+    leased = and_(turns.is_open, requests.c.published_at.is_not(None), requests.c.lease_until > now())
     async with db.write() as write:
         counts = select(
             select(func.count()).select_from(requests).where(published).scalar_subquery(),
             select(func.count()).select_from(requests).where(leased).scalar_subquery(),
+            live_held(silence),
         )
-        expected, in_hand = (await write.conn.execute(counts)).tuples().one()
-        missing = min(CHUNK, expected - on_queue - in_hand)
+        expected, in_hand, held = (await write.conn.execute(counts)).tuples().one()
+        missing = min(CHUNK, expected - on_queue - in_hand - int(held))
         if missing <= 0:
             return 0
         lost = (

@@ -1,6 +1,6 @@
 """Requests as their owner sees them: create, look, list, cancel, delete."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -71,6 +71,12 @@ async def get(db: Database, request_id: UUID, owner: str | None = None) -> Reque
     async with db.read() as conn:
         row = (await conn.execute(query)).one_or_none()
     return to_request(row) if row is not None else None
+
+
+async def known(db: Database, ids: Sequence[UUID]) -> set[UUID]:
+    """Those of `ids` that have a row, deleted or not."""
+    async with db.read() as conn:
+        return set((await conn.execute(select(requests.c.id).where(requests.c.id.in_(ids)))).scalars())
 
 
 async def earlier(db: Database, owner: str, request_id: UUID, idempotency_key: str | None) -> Request | None:

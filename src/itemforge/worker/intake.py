@@ -97,9 +97,15 @@ class Intake:
         self._begin = begin
         self._pause = pause
         self._waiting: deque[Waiting] = deque()
+        self._claiming = 0
         self._wake = asyncio.Event()
         self._ending = asyncio.Event()
         self._settling: set[asyncio.Task[None]] = set()
+
+    @property
+    def held(self) -> int:
+        """Valid messages that are not claimed yet, those of a claim under way among them."""
+        return len(self._waiting) + self._claiming
 
     def wake(self) -> None:
         """There may be room again."""
@@ -147,6 +153,7 @@ class Intake:
             if not taken:
                 await self._wake.wait()
                 continue
+            self._claiming = len(taken)
             try:
                 claims = await self._gateway.claim([w.message.request_id for w in taken])
             except (GatewayUnavailable, GatewayRefused) as error:
@@ -156,6 +163,8 @@ class Intake:
                     await asyncio.wait_for(self._ending.wait(), pause)
                 pause = min(pause * 2, 30.0)
                 continue
+            finally:
+                self._claiming = 0
             pause = self._pause
             for waiting, claim in zip(taken, claims, strict=True):
                 self._answer(waiting, claim)

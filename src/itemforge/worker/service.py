@@ -296,7 +296,8 @@ class Worker:
         jobs = list(self._jobs)
         rows = [row for job in jobs for row in job.heartbeat_rows()]
         free = max(0, self._batch_size - self._jobs.images) if self.state is WorkerState.READY else 0
-        beat = Heartbeat(worker_id=self.worker_id, state=self.state, free=free, rows=rows)
+        held = self._intake.held if self._intake else 0
+        beat = Heartbeat(worker_id=self.worker_id, state=self.state, free=free, held=held, rows=rows)
         try:
             answers = await gateway.heartbeat(beat)
         except (GatewayUnavailable, GatewayRefused) as error:

@@ -15,6 +15,9 @@ _TIME = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
+    # requests before workers, in the order in which a heartbeat locks them: the other way round, this
+    # migration and a running gateway would deadlock.
+    op.create_index("ix_requests_owner_created_at_id", "requests", ["owner", "created_at", "id"])
     op.create_table(
         "api_keys",
         sa.Column("id", sa.String(32), primary_key=True),
@@ -29,7 +32,6 @@ def upgrade() -> None:
     )
     op.create_index("uq_api_keys_hash", "api_keys", ["hash"], unique=True)
     op.add_column("workers", sa.Column("held", sa.Integer, nullable=False, server_default="0"))
-    op.create_index("ix_requests_owner_created_at_id", "requests", ["owner", "created_at", "id"])
 
 
 def downgrade() -> None:
