@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from itemforge.engine.prompt import Chunk, PromptEncoder
+from itemforge.engine.quality import EXACT, Approximation
 from itemforge.engine.rows import Row
 from itemforge.engine.samplers import Plan, Plans
 from itemforge.errors import InvalidInput
@@ -28,6 +29,7 @@ class RowState:
     prompt: tuple[Chunk, ...]
     negative: tuple[Chunk, ...] | None
     shape: Shape
+    approximation: Approximation = EXACT
     step: int = 0
     latents: Tensor | None = None
     denoised: Tensor | None = None
@@ -47,6 +49,11 @@ class RowState:
         return self.negative is not None
 
     @property
+    def guided_now(self) -> bool:
+        """Whether its next step is guided: two places in the UNet's batch, else one."""
+        return self.guided and self.approximation.guides(self.step, self.steps)
+
+    @property
     def started(self) -> bool:
         return self.latents is not None
 
@@ -61,7 +68,9 @@ class RowState:
         return self.style, self.row.row_id if self.row.alone else None
 
 
-def admit(row: Row, plans: Plans, encoder: PromptEncoder, vae_scale_factor: int) -> RowState:
+def admit(
+    row: Row, plans: Plans, encoder: PromptEncoder, vae_scale_factor: int, approximation: Approximation
+) -> RowState:
     """Check a row and plan its way.
 
     Raises:
@@ -81,4 +90,5 @@ def admit(row: Row, plans: Plans, encoder: PromptEncoder, vae_scale_factor: int)
         row.width // vae_scale_factor,
         max(len(prompt), len(negative or ())),
     )
-    return RowState(row, plans.plan(row.scheduler, row.steps), prompt, negative, shape)
+    plan = plans.plan(approximation.sampler or row.scheduler, approximation.steps(row.steps))
+    return RowState(row, plan, prompt, negative, shape, approximation)
