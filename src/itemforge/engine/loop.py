@@ -22,7 +22,7 @@ from itemforge.engine.model import Model, load_model
 from itemforge.engine.painter import OnUnetCall, Painter
 from itemforge.engine.preview import fit_preview
 from itemforge.engine.prompt import PromptEncoder
-from itemforge.engine.quality import LEVELS, Approximation, Quality
+from itemforge.engine.quality import LEVELS, Quality
 from itemforge.engine.queue import Queue
 from itemforge.engine.rows import Cancelled, Event, Failed, Finished, Preview, Progress, Row
 from itemforge.engine.samplers import Plans
@@ -61,7 +61,6 @@ class Engine:
         *,
         batch_size: int = BATCH_SIZE,
         quality: Quality = "exact",
-        approximation: Approximation | None = None,
         noise_device: Device = "cpu",
         cores: int = 1,
         on_stage: OnStage = lambda name, seconds: None,
@@ -70,8 +69,7 @@ class Engine:
     ) -> None:
         """`on_unet_call` is told the row ids and timesteps of each UNet call before it is made.
 
-        `approximation` draws with another one than `quality` allows, to measure it. `cores` share out the
-        places of a batch.
+        `cores` are shared out among the places of a batch.
 
         Raises:
             ModelError: the model's scheduler asks for what is not implemented.
@@ -79,7 +77,6 @@ class Engine:
         self.model = model
         self._batch_size = batch_size
         self._quality: Quality = quality
-        self._approximation = approximation or LEVELS[quality]
         self._noise_device: Device = noise_device
         self._on_stage = on_stage
         self._clock = clock
@@ -127,7 +124,7 @@ class Engine:
         )
         engine._warm_up(settings, start)
         # Only now: the golden picture is drawn without approximations.
-        engine._quality, engine._approximation = settings.quality, LEVELS[settings.quality]
+        engine._quality = settings.quality
         return engine
 
     def _warm_up(self, settings: EngineSettings, start: float) -> None:
@@ -177,7 +174,7 @@ class Engine:
         if self._find(row.row_id) is not None:
             raise ValueError(f"row {row.row_id} is in the engine already")
         try:
-            state = admit(row, self._plans, self._encoder, self.model.vae_scale_factor, self._approximation)
+            state = admit(row, self._plans, self._encoder, self.model.vae_scale_factor, LEVELS[self._quality])
         except PermanentError as error:
             self._events.append(Failed(row.row_id, str(error), retryable=False))
         else:

@@ -56,8 +56,8 @@ class Painter:
     def step(self, states: Sequence[RowState]) -> None:
         """One denoising step of rows of one shape, each at its own timestep, in one UNet call."""
         # Guided rows come first, so that their two halves of the UNet's batch are plain slices.
-        rows = sorted(states, key=lambda state: not state.guided_now)
-        guided = sum(state.guided_now for state in rows)
+        rows = sorted(states, key=lambda state: not state.guided)
+        guided = sum(state.guided for state in rows)
         numbers = numbers_of([(state.plan, state.step) for state in rows])
         self._on_unet_call(tuple(s.row.row_id for s in rows), tuple(numbers[:, TIMESTEP].tolist()))
         numbers = numbers.to(self._model.device)

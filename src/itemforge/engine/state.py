@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from itemforge.engine.prompt import Chunk, PromptEncoder
-from itemforge.engine.quality import EXACT, Approximation
+from itemforge.engine.quality import Approximation
 from itemforge.engine.rows import Row
 from itemforge.engine.samplers import Plan, Plans
 from itemforge.errors import InvalidInput
@@ -29,7 +29,6 @@ class RowState:
     prompt: tuple[Chunk, ...]
     negative: tuple[Chunk, ...] | None
     shape: Shape
-    approximation: Approximation = EXACT
     step: int = 0
     latents: Tensor | None = None
     denoised: Tensor | None = None
@@ -47,11 +46,6 @@ class RowState:
     @property
     def guided(self) -> bool:
         return self.negative is not None
-
-    @property
-    def guided_now(self) -> bool:
-        """Whether its next step is guided: two places in the UNet's batch, else one."""
-        return self.guided and self.approximation.guides(self.step, self.steps)
 
     @property
     def started(self) -> bool:
@@ -90,5 +84,5 @@ def admit(
         row.width // vae_scale_factor,
         max(len(prompt), len(negative or ())),
     )
-    plan = plans.plan(approximation.sampler or row.scheduler, approximation.steps(row.steps))
-    return RowState(row, plan, prompt, negative, shape, approximation)
+    plan = plans.plan(row.scheduler, approximation.steps(row.steps))
+    return RowState(row, plan, prompt, negative, shape)
