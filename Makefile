@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo up test test-slow check fix clean
+.PHONY: install demo up test test-slow bench-worker check fix clean
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/.installed
@@ -27,6 +27,11 @@ test: install
 test-slow: install
 	@sh scripts/test_services.sh
 	$(BIN)/pytest -m "slow or not slow and not cuda"
+
+bench-worker: install
+	@sh scripts/test_services.sh
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench,dev]'
+	$(BIN)/python bench/run.py
 
 check: install
 	$(BIN)/ruff check .

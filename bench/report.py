@@ -49,7 +49,11 @@ def machine() -> str:
 
 def stamp() -> str:
     """The command, the machine and the day of a run."""
-    command = " ".join(["python", *sys.argv])
+    arguments = sys.argv[1:]
+    if "--out" in arguments:  # where the table goes is no part of how it was measured
+        at = arguments.index("--out")
+        del arguments[at : at + 2]
+    command = " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *arguments])
     return f"`{command}` on {machine()}, {datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}."
 
 

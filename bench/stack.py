@@ -177,6 +177,7 @@ class Services:
                 gateway.stop()
 
 
-def read_stages(path: Path) -> dict[str, float]:
-    found: dict[str, float] = json.loads(path.read_text())
+def read_stages(path: Path) -> dict[str, Any]:
+    """What `bench/staged.py` wrote: `stages`, `rows` and `steps`."""
+    found: dict[str, Any] = json.loads(path.read_text())
     return found

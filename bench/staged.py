@@ -2,7 +2,8 @@
 
     python bench/staged.py FILE     settings from the environment, as for `itemforge worker`
 
-The engine's process adds up its stages and writes them to FILE as JSON whenever it falls idle.
+The engine's process adds up its stages and writes them to FILE as JSON whenever it falls idle, with the
+times at which each row came and had its first step, and how long steps took meanwhile.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from itemforge.broker.rabbitmq import RabbitBroker
-from itemforge.engine.rows import Event, Row
+from itemforge.engine.rows import Event, Progress, Row
 from itemforge.settings import EngineSettings, WorkerSettings
 from itemforge.settings import load as load_settings
 from itemforge.storage.opening import open_store
@@ -35,6 +36,8 @@ class Staged:
         self._seconds: Counter[str] = Counter()
         self._on_stage = on_stage
         self._busy_since = 0.0
+        self._rows: dict[str, dict[str, float]] = {}
+        self._steps: list[tuple[float, float]] = []
         self._engine = Engine.load(settings, self._heard)
         self.model = self._engine.model
         self._seconds.clear()
@@ -55,6 +58,7 @@ class Staged:
     def submit(self, row: Row) -> None:
         if not self._engine.busy:
             self._busy_since = time.perf_counter()
+        self._rows[row.row_id] = {"submitted": time.time()}
         self._engine.submit(row)
 
     def cancel(self, row_id: str) -> None:
@@ -64,10 +68,17 @@ class Staged:
         self._engine.watch(row_id, on)
 
     def step(self) -> list[Event]:
+        began = time.time()
         events = self._engine.step()
+        now = time.time()
+        self._steps.append((began, now))
+        for event in events:
+            if isinstance(event, Progress) and event.step == 1:
+                self._rows[event.row_id]["first_step"] = now
         if not self._engine.busy:
             self._seconds["total"] += time.perf_counter() - self._busy_since
-            Path(os.environ[FILE]).write_text(json.dumps(self._seconds))
+            written = {"stages": self._seconds, "rows": self._rows, "steps": self._steps}
+            Path(os.environ[FILE]).write_text(json.dumps(written))
         return events
 
 

@@ -186,7 +186,9 @@ def main() -> None:
                 one.seconds.append(one.run(options.count))
         write(results(found, options.count, options.rounds), options.out)
         exact = found[1]
-        table = where_time_goes(read_stages(stages), sum(exact.seconds), options.count, options.rounds)
+        table = where_time_goes(
+            read_stages(stages)["stages"], sum(exact.seconds), options.count, options.rounds
+        )
         write(table, options.out)
 
 
