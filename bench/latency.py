@@ -17,9 +17,9 @@ import httpx
 from pipeline import GUIDANCE
 from report import Table, write
 from stack import Services, Stack, read_stages
-from worker import our_worker
 
 from itemforge.contract import Status
+from worker import our_worker
 
 OTHERS = 7
 #: Long enough that the seven still run when the lone job has begun.

@@ -120,22 +120,21 @@ def pipeline_contestants(folder: Path, dtype: str, batches: tuple[int, ...]) -> 
 
 
 def contestants(services: Services, exits: ExitStack, quick: bool) -> tuple[list[Contestant], Path]:
-    best = best_dtype()
     stages = services.folder / "stages.json"
     found = [
         exits.enter_context(queue_contestant(services, "the seed's loop", "float32", seed_loop("float32")))
     ]
     exact = our_worker("exact", stages)
     found.append(exits.enter_context(queue_contestant(services, "ours, exact", "float32", exact)))
-    if not quick:
-        found += exits.enter_context(pipeline_contestants(services.folder, "float32", (1, 4, 8)))
-    if best != "float32":
+    if quick:
+        return found, stages
+    found += exits.enter_context(pipeline_contestants(services.folder, "float32", (1, 4, 8)))
+    if (best := best_dtype()) != "float32":
         loop = queue_contestant(services, "the seed's loop, best dtype", best, seed_loop(best))
         found.append(exits.enter_context(loop))
     for quality in ("standard", "draft"):
         start = our_worker(quality, services.folder / f"{quality}.json")
-        name = f"ours, {quality}"
-        found.append(exits.enter_context(queue_contestant(services, name, "best", start)))
+        found.append(exits.enter_context(queue_contestant(services, f"ours, {quality}", "best", start)))
     return found, stages
 
 
@@ -176,7 +175,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--count", type=int, default=20)
-    parser.add_argument("--quick", action="store_true", help="without the bare pipeline")
+    parser.add_argument("--quick", action="store_true", help="the loop and the exact worker alone")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with Services() as services, ExitStack() as exits:

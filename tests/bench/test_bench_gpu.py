@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-import cuda
+import gpu
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,11 +14,11 @@ def test_every_cell_is_measured_once_and_a_second_command_goes_on(
 ) -> None:
     results = tmp_path / "results.json"
     command = ["--results", str(results), "--tiny"]
-    cuda.main([*command, "--minutes", "-1"])
+    gpu.main([*command, "--minutes", "-1"])
     assert "run the same command again" in capsys.readouterr().out
     assert not results.exists()
 
-    cuda.main(command)
+    gpu.main(command)
     first = json.loads(results.read_text())
     assert list(first) == ["eager 1", "eager 2", "graphs 1", "graphs 2"]
     for cell in first.values():
@@ -29,7 +29,7 @@ def test_every_cell_is_measured_once_and_a_second_command_goes_on(
     del first["eager 2"]
     kept = first["eager 1"]
     results.write_text(json.dumps(first))
-    cuda.main([*command, "--out", str(tmp_path / "table.md")])
+    gpu.main([*command, "--out", str(tmp_path / "table.md")])
     again = json.loads(results.read_text())
     assert again["eager 1"] == kept, "a finished cell is not measured again"
     assert "eager 2" in again
@@ -37,26 +37,26 @@ def test_every_cell_is_measured_once_and_a_second_command_goes_on(
 
 
 def test_flops_are_counted_without_computing_and_are_those_of_a_real_call() -> None:
-    model = cuda.unet(cuda.TINY)
+    model = gpu.unet(gpu.TINY)
     counter = FlopCounterMode(display=False)
     with counter, torch.inference_mode():
         model(torch.zeros(2, 4, 8, 8), torch.zeros(2), torch.zeros(2, 77, 32))
 
-    assert cuda.flops_of_a_place(cuda.TINY) * 2 == counter.get_total_flops()
+    assert gpu.flops_of_a_place(gpu.TINY) * 2 == counter.get_total_flops()
 
 
 def test_a_place_of_sd15_takes_about_0_8_tera_operations() -> None:
     """Published counts say 0.68 to 0.8 TFLOP for a 64×64 latent, by what they count as attention."""
-    assert 0.6e12 < cuda.flops_of_a_place(cuda.SD15) < 0.9e12
+    assert 0.6e12 < gpu.flops_of_a_place(gpu.SD15) < 0.9e12
 
 
 def test_a_batch_that_does_not_fit_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(cuda, "measure", full)
+    monkeypatch.setattr(gpu, "measure", full)
     results = tmp_path / "results.json"
-    cuda.main(["--results", str(results), "--tiny"])
+    gpu.main(["--results", str(results), "--tiny"])
 
     assert {cell["error"] for cell in json.loads(results.read_text()).values()} == {"out of memory"}
 
@@ -66,4 +66,4 @@ def test_a_batch_that_does_not_fit_is_a_result(tmp_path: Path, monkeypatch: pyte
     [("NVIDIA H200", 989), ("NVIDIA A10G", 70), ("NVIDIA A10", 125), ("NVIDIA L40S", 362), ("Another", None)],
 )
 def test_the_peak_is_looked_up_by_the_devices_name(name: str, peak: float | None) -> None:
-    assert cuda.peak_of(name) == peak
+    assert gpu.peak_of(name) == peak

@@ -1,7 +1,7 @@
 """SD 1.5's UNet and VAE on a GPU: speed, memory and share of the card's peak, cell by cell.
 
-    python bench/cuda.py --results cuda.json [--minutes 8] [--peak TFLOPS] [--out FILE]
-    python bench/cuda.py --results tiny.json --tiny        the same code on the CPU, in seconds
+    python bench/gpu.py --results gpu.json [--minutes 8] [--peak TFLOPS] [--out FILE]
+    python bench/gpu.py --results tiny.json --tiny        the same code on the CPU, in seconds
 
 A cell is one way of running (eager, compile, graphs) at one batch size: random weights of SD 1.5's shapes,
 float16, channels last, 512×512, 50 DDIM steps with guidance, then the VAE in float32. Each finished cell is
