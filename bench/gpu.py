@@ -10,6 +10,7 @@ no command begins a cell after `--minutes`. A cell that does not fit the memory 
 """
 
 import argparse
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -50,7 +51,7 @@ class Shape:
 
 
 SD15 = Shape((320, 640, 1280, 1280), 64, 768, 8, 50, (128, 256, 512, 512))
-TINY = Shape((32, 32, 64, 64), 8, 32, 8, 2, (32, 32, 64, 64))
+TINY = Shape((32, 32, 64, 64), 8, 32, 8, 1, (32, 32, 32, 32))
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,7 @@ def captured(predict: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..
     return call
 
 
+@functools.cache
 def flops_of_a_place(shape: Shape) -> int:
     """Floating point operations of one place in one UNet call, counted without computing any."""
     with torch.device("meta"):
