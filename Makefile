@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo up test test-slow fuzz faults nemesis mutants check fix clean
+.PHONY: install demo up test test-slow fuzz faults nemesis mutants bench check fix clean
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/.installed
@@ -45,6 +45,11 @@ nemesis: install
 mutants: install
 	@sh scripts/test_services.sh
 	@$(BIN)/python scripts/mutants.py
+
+bench: install
+	@sh scripts/test_services.sh
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench,dev]'
+	$(BIN)/python bench/run.py
 
 check: install
 	$(BIN)/ruff check .

@@ -297,7 +297,7 @@ class EngineSettings(LogSettings):
         default="cpu", description="where noise is drawn; cuda reproduces the original service"
     )
     quality: Literal["exact", "standard", "draft"] = Field(
-        default="exact", description="which approximations are allowed"
+        default="exact", description="exact, or with fewer steps: standard, draft (docs/engine.md)"
     )
     threads: int = Field(default=0, ge=0, description="CPU threads of the engine; 0: all cores")
 

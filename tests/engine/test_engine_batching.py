@@ -122,3 +122,19 @@ def test_a_row_that_becomes_nan_fails_alone(starter: Model) -> None:
     drawn = pictures(events)
     assert set(drawn) == {"0", "2"}
     assert levels_apart(drawn["2"], Engine(starter).draw(row(steps=3, seed=2)).pixels) <= 1
+
+
+@pytest.mark.parametrize("running", [0, 1, 2, 3, 4, 5, 6])
+def test_a_row_that_arrives_while_seven_run_has_its_first_step_within_two(
+    starter: Model, running: int
+) -> None:
+    engine = Engine(starter, batch_size=8)
+    for n in range(7):
+        engine.submit(row(str(n), steps=3 + n, seed=n))
+    for _ in range(2 + running):  # so that from the second case on rows are through and wait to be decoded
+        engine.step()
+    engine.submit(row("late", steps=2))
+
+    events = engine.step() + engine.step()
+
+    assert Progress("late", 1, 2) in events

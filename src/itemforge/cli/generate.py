@@ -215,6 +215,7 @@ def _engine(settings: EngineSettings, dtype: str) -> "Engine":
 
     from itemforge.engine.loop import Engine
     from itemforge.engine.model import load_model, place
+    from itemforge.engine.quality import LEVELS
     from itemforge.engine.warmup import dtypes, pick_device
     from itemforge.styles.models import find_model
 
@@ -228,6 +229,10 @@ def _engine(settings: EngineSettings, dtype: str) -> "Engine":
     wanted = dtypes(settings, device)[0] if dtype == "auto" else getattr(torch, dtype, None)
     if wanted not in (torch.float32, torch.float16, torch.bfloat16):
         raise InvalidInput(f"the recipe's dtype is {dtype!r}; float32, float16 or bfloat16 can be drawn")
+    if settings.quality not in LEVELS:  # a recipe may say anything
+        raise InvalidInput(
+            f"the recipe's quality is {settings.quality!r}; only {', '.join(LEVELS)} are known"
+        )
     model = load_model(find_model(settings.model, settings.home), device, torch.float32, settings.home)
     place(model, device, wanted, torch.contiguous_format)
     return Engine(model, quality=settings.quality, noise_device=settings.noise_device)

@@ -15,12 +15,14 @@ import structlog
 import torch
 
 from itemforge.engine import failures
+from itemforge.engine.cores import Cores
 from itemforge.engine.golden import compare, golden_row, reference
 from itemforge.engine.lora import Merger
 from itemforge.engine.model import Model, load_model
 from itemforge.engine.painter import OnUnetCall, Painter
 from itemforge.engine.preview import fit_preview
 from itemforge.engine.prompt import PromptEncoder
+from itemforge.engine.quality import LEVELS, Quality
 from itemforge.engine.queue import Queue
 from itemforge.engine.rows import Cancelled, Event, Failed, Finished, Preview, Progress, Row
 from itemforge.engine.samplers import Plans
@@ -45,7 +47,6 @@ BATCH_SIZE = 8
 #: Least time between two previews of one row, in seconds.
 PREVIEW_INTERVAL = 1.0
 
-Quality = Literal["exact", "standard", "draft"]
 Device = Literal["cpu", "cuda"]
 #: Called when a stage ends, with its name and how many seconds it took.
 OnStage = Callable[[str, float], None]
@@ -61,25 +62,28 @@ class Engine:
         batch_size: int = BATCH_SIZE,
         quality: Quality = "exact",
         noise_device: Device = "cpu",
+        cores: int = 1,
         on_stage: OnStage = lambda name, seconds: None,
         on_unet_call: OnUnetCall = lambda row_ids, timesteps: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_unet_call` is told the row ids and timesteps of each UNet call before it is made.
 
+        `cores` are shared out among the places of a batch.
+
         Raises:
             ModelError: the model's scheduler asks for what is not implemented.
         """
         self.model = model
         self._batch_size = batch_size
-        self._quality = quality
+        self._quality: Quality = quality
         self._noise_device: Device = noise_device
         self._on_stage = on_stage
         self._clock = clock
         self._plans = Plans(model.parts.scheduler)
         self._encoder = PromptEncoder(model.parts.tokenizer, model.parts.text_encoder)
         self._merger = Merger(model.parts.unet, model.parts.text_encoder)
-        self._painter = Painter(model, self._encoder, noise_device, on_unet_call)
+        self._painter = Painter(model, self._encoder, noise_device, on_unet_call, Cores(cores))
         self._preview = fit_preview(model)
         self._queue = Queue()
         self._drawn: dict[str, RowState] = {}
@@ -114,17 +118,19 @@ class Engine:
         engine = cls(
             model,
             batch_size=settings.batch_size or BATCH_SIZE,
-            quality=settings.quality,
             noise_device=settings.noise_device,
             on_stage=on_stage,
             on_unet_call=on_unet_call,
         )
         engine._warm_up(settings, start)
+        # Only now: the golden picture is drawn without approximations.
+        engine._quality = settings.quality
         return engine
 
     def _warm_up(self, settings: EngineSettings, start: float) -> None:
         expected = reference(self.model, settings.home, self._noise_device, self._draw_golden)
         chosen = warm_up(self.model, settings, self._on_stage)
+        self._painter.cores = Cores(chosen.cores)
         self._encoder.forget()  # it remembers states of another dtype
         difference = compare(self._draw_golden().pixels, expected, self.model, chosen.dtype)
         log.info(
@@ -168,7 +174,7 @@ class Engine:
         if self._find(row.row_id) is not None:
             raise ValueError(f"row {row.row_id} is in the engine already")
         try:
-            state = admit(row, self._plans, self._encoder, self.model.vae_scale_factor)
+            state = admit(row, self._plans, self._encoder, self.model.vae_scale_factor, LEVELS[self._quality])
         except PermanentError as error:
             self._events.append(Failed(row.row_id, str(error), retryable=False))
         else:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from itemforge.engine.cores import Cores
 from itemforge.engine.model import Model
 from itemforge.engine.prompt import PromptEncoder
 from itemforge.engine.samplers import SCALE, TIMESTEP, advance, numbers_of
@@ -31,7 +32,9 @@ class Painter:
         encoder: PromptEncoder,
         noise_device: Literal["cpu", "cuda"],
         on_unet_call: OnUnetCall,
+        cores: Cores,
     ) -> None:
+        self.cores = cores
         self._model = model
         self._encoder = encoder
         self._noise_device = noise_device
@@ -79,7 +82,9 @@ class Painter:
         """Pictures of rows of one size, uint8 (height, width, 3); None for one that is not finite."""
         vae = self._model.parts.vae
         latents = torch.stack([_there(state.latents) for state in states]) / self._scaling
-        pictures = vae.decode(latents.to(vae.dtype), return_dict=False)[0].float()
+        pictures = self.cores(
+            lambda some: vae.decode(some, return_dict=False)[0], latents.to(vae.dtype)
+        ).float()
         finite = pictures.isfinite().flatten(1).all(1).tolist()
         pixels = (pictures / 2 + 0.5).clamp(0, 1).mul(255).round().nan_to_num()
         array = pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
@@ -87,10 +92,12 @@ class Painter:
 
     def _unet(self, sample: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
         unet = self._model.parts.unet
-        output: Tensor = unet(
-            sample.to(self._model.dtype), timesteps, encoder_hidden_states=text, return_dict=False
-        )[0]
-        return output.float()
+
+        def predict(sample: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+            output: Tensor = unet(sample, timesteps, encoder_hidden_states=text, return_dict=False)[0]
+            return output
+
+        return self.cores(predict, sample.to(self._model.dtype), timesteps, text).float()
 
     def _noise(self, state: RowState) -> Tensor:
         """Noise of one image from its own seed, as the pipeline draws it: (C, h, w)."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from itemforge.engine.prompt import Chunk, PromptEncoder
+from itemforge.engine.quality import Approximation
 from itemforge.engine.rows import Row
 from itemforge.engine.samplers import Plan, Plans
 from itemforge.errors import InvalidInput
@@ -61,7 +62,9 @@ class RowState:
         return self.style, self.row.row_id if self.row.alone else None
 
 
-def admit(row: Row, plans: Plans, encoder: PromptEncoder, vae_scale_factor: int) -> RowState:
+def admit(
+    row: Row, plans: Plans, encoder: PromptEncoder, vae_scale_factor: int, approximation: Approximation
+) -> RowState:
     """Check a row and plan its way.
 
     Raises:
@@ -81,4 +84,5 @@ def admit(row: Row, plans: Plans, encoder: PromptEncoder, vae_scale_factor: int)
         row.width // vae_scale_factor,
         max(len(prompt), len(negative or ())),
     )
-    return RowState(row, plans.plan(row.scheduler, row.steps), prompt, negative, shape)
+    plan = plans.plan(row.scheduler, approximation.steps(row.steps))
+    return RowState(row, plan, prompt, negative, shape)

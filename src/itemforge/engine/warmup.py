@@ -1,4 +1,4 @@
-"""Choose device, dtype and memory format by a short measurement, not by a guess.
+"""Choose device, dtype, memory format and use of the cores by a short measurement, not by a guess.
 
 Which dtypes may be chosen at all is a matter of quality: on the CPU `exact` is float32. torch.compile is
 not used: rows join and leave, so the batch changes its size all the time, and every size would cost
@@ -15,7 +15,9 @@ from pathlib import Path
 import structlog
 import torch
 
+from itemforge.engine.cores import Cores
 from itemforge.engine.model import Model, place
+from itemforge.engine.quality import LEVELS
 from itemforge.errors import ConfigurationError
 from itemforge.settings import EngineSettings
 from itemforge.styles.files import write_atomic
@@ -26,18 +28,20 @@ log = structlog.get_logger(__name__)
 PLACES = 4
 #: A call that takes longer than this (seconds) is not repeated.
 LONG = 1.0
-#: How much faster a coarser dtype, or another layout, must be to be worth it; below that it is noise.
-WORTH_DTYPE, WORTH_LAYOUT = 1.15, 1.05
+#: How much faster a coarser dtype, or another layout or use of the cores, must be to be worth it; below
+#: that it is noise.
+WORTH_DTYPE, WORTH_CHANGE = 1.15, 1.05
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of one UNet call with PLACES places at native size."""
+    """Seconds of one UNet call with PLACES places at native size, shared out among `cores`."""
 
     dtype: str
     layout: str
+    cores: int
     seconds: float
 
 
@@ -48,6 +52,7 @@ class WarmUp:
     device: str
     dtype: str
     layout: str
+    cores: int
     measured: tuple[Measured, ...]
 
 
@@ -76,7 +81,7 @@ def dtypes(settings: EngineSettings, device: torch.device) -> list[torch.dtype]:
         return [getattr(torch, settings.dtype)]
     if device.type == "cuda":
         return [torch.float16, torch.bfloat16]
-    return [torch.float32] if settings.quality == "exact" else [torch.float32, torch.bfloat16]
+    return [torch.float32, torch.bfloat16] if LEVELS[settings.quality].coarse else [torch.float32]
 
 
 def warm_up(model: Model, settings: EngineSettings, beat: Callable[[str, float], None]) -> WarmUp:
@@ -122,19 +127,25 @@ def _remembered(path: Path, conditions: dict[str, str | int]) -> WarmUp | None:
 
 
 def _choose(model: Model, settings: EngineSettings, beat: Callable[[str, float], None]) -> WarmUp:
+    threads = torch.get_num_threads() if model.device.type == "cpu" else 1
     measured = [
-        _measure(model, dtype, layout, beat) for dtype in dtypes(settings, model.device) for layout in LAYOUTS
+        _measure(model, dtype, layout, cores, beat)
+        for dtype in dtypes(settings, model.device)
+        for layout in LAYOUTS
+        for cores in sorted({1, threads})
     ]
     chosen = measured[0]
     for candidate in measured[1:]:
-        worth = WORTH_LAYOUT if candidate.dtype == chosen.dtype else WORTH_DTYPE
+        worth = WORTH_CHANGE if candidate.dtype == chosen.dtype else WORTH_DTYPE
         if candidate.seconds * worth < chosen.seconds:
             chosen = candidate
-    return WarmUp(str(model.device), chosen.dtype, chosen.layout, tuple(measured))
+    return WarmUp(str(model.device), chosen.dtype, chosen.layout, chosen.cores, tuple(measured))
 
 
 @torch.inference_mode()
-def _measure(model: Model, dtype: torch.dtype, layout: str, beat: Callable[[str, float], None]) -> Measured:
+def _measure(
+    model: Model, dtype: torch.dtype, layout: str, cores: int, beat: Callable[[str, float], None]
+) -> Measured:
     parts, scale = model.parts, model.vae_scale_factor
     # A copy, since weights that were rounded to a coarser dtype do not come back.
     unet = copy.deepcopy(parts.unet).to(dtype=dtype, memory_format=LAYOUTS[layout])
@@ -142,10 +153,11 @@ def _measure(model: Model, dtype: torch.dtype, layout: str, beat: Callable[[str,
     text = torch.randn(PLACES, parts.tokenizer.model_max_length, parts.text_encoder.config.hidden_size)
     inputs = (sample.to(model.device, dtype), torch.full((PLACES,), 500.0, device=model.device))
     condition = text.to(model.device, dtype)
+    share_out = Cores(cores)
 
     def call() -> float:
         start = time.perf_counter()
-        unet(*inputs, encoder_hidden_states=condition, return_dict=False)
+        share_out(lambda x, t, c: unet(x, t, c, return_dict=False)[0], *inputs, condition)
         if model.device.type == "cuda":
             torch.cuda.synchronize(model.device)
         seconds = time.perf_counter() - start
@@ -154,4 +166,4 @@ def _measure(model: Model, dtype: torch.dtype, layout: str, beat: Callable[[str,
 
     first = call()
     seconds = first if first > LONG else min(call(), call())
-    return Measured(str(dtype).removeprefix("torch."), layout, round(seconds, 4))
+    return Measured(str(dtype).removeprefix("torch."), layout, cores, round(seconds, 4))
