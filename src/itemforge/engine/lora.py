@@ -135,7 +135,7 @@ class Merger:
     def _parse(self, ref: LoraRef) -> Lora:
         data = _read(ref)
         if int.from_bytes(data[:8], "little") > MAX_HEADER:
-            raise ModelError(f"its header is longer than the {MAX_HEADER} bytes that are allowed")
+            raise ModelError(f"it is no safetensors file, or its header has more than {MAX_HEADER} bytes")
         try:
             tensors = load(data)
         except (SafetensorError, ValueError, KeyError) as error:
@@ -155,7 +155,7 @@ def _read(ref: LoraRef) -> bytes:
         raise ModelError("only .safetensors files are read, never pickled ones")
     try:
         if not ref.path.is_file():
-            raise ModelError(f"there is no file {ref.path}")
+            raise ModelError(f"{ref.path} cannot be read (there is no such file)")
         if (size := ref.path.stat().st_size) > MAX_BLOB:
             raise ModelError(f"it has {size} bytes, more than the {MAX_BLOB} that are allowed")
         data = ref.path.read_bytes()
