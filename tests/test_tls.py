@@ -16,7 +16,7 @@ from itemforge.client import Client
 from itemforge.contract import QUEUE
 from itemforge.errors import BrokerUnavailable, ConfigurationError, GatewayUnavailable, RetryableError
 from itemforge.settings import BrokerSettings, WorkerSettings, load
-from itemforge.tls import check_server_files, client_context, own_certificate_only
+from itemforge.tls import check_server_files, client_context, own_certificate_only, refusal
 from itemforge.worker.gateway_client import HttpCaller, find_gateway
 from polling import eventually
 from services.rabbitmq import RabbitNode, Vhost
@@ -218,3 +218,10 @@ async def test_rabbitmq_under_another_name_is_refused(rabbit_node: RabbitNode, a
         assert "mismatch" in trouble and not broker.connected
     finally:
         await broker.close()
+
+
+def test_an_error_that_is_its_own_cause_has_nothing_to_do_with_tls() -> None:
+    """aio-pika raises such ones when a connection is reset during the handshake."""
+    first, second = OSError("reset"), RuntimeError("closed")
+    first.__context__, second.__context__ = second, first
+    assert refusal(first) is None

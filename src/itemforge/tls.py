@@ -81,8 +81,7 @@ def _read(path: Path, setting: str) -> None:
 
 def refusal(error: BaseException) -> str | None:
     """What TLS has to do with a failed connection, in words that say what to do; None: nothing."""
-    seen: BaseException | None = error
-    while seen is not None:
+    for seen in _causes(error):
         if isinstance(seen, ssl.SSLCertVerificationError):
             if "mismatch" in seen.verify_message.lower():
                 return f"{seen.verify_message} Use an address that the server's certificate names"
@@ -94,5 +93,14 @@ def refusal(error: BaseException) -> str | None:
             )
         if isinstance(seen, ssl.SSLError):
             return f"TLS failed ({seen.reason or seen}); does the server speak TLS at this port?"
-        seen = seen.__cause__ or seen.__context__
     return None
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error and what led to it. Errors that libraries raise again may be their own cause, in a circle."""
+    found: list[BaseException] = []
+    seen: BaseException | None = error
+    while seen is not None and not any(seen is known for known in found):
+        found.append(seen)
+        seen = seen.__cause__ or seen.__context__
+    return found
