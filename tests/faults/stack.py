@@ -25,7 +25,7 @@ from itemforge.contract import DEAD_QUEUE, QUEUE, RETRY_DELAYS, retry_queue
 from polling import wait_until
 from services.postgres import Eyes
 from services.process import free_port
-from services.rabbitmq import QUORUM, Vhost
+from services.rabbitmq import Vhost
 
 TERMINAL = ("Completed", "Failed", "Cancelled")
 QUEUES = (*map(retry_queue, RETRY_DELAYS), QUEUE)  # in the order in which messages move
@@ -285,7 +285,7 @@ class Stack:
         a table that reaches the disk some seconds late: killed before, the queue has no leader for ever.
         """
         wait_until(lambda: self.vhost.has_queue(QUEUE), 30, why="the queues are declared")
-        if self.vhost.queue(QUEUE).get("type") == QUORUM:
+        if self.vhost.is_quorum:
             declared = time.monotonic()
             wait_until(lambda: time.monotonic() - declared > 5, 10)
 

@@ -64,6 +64,11 @@ class Vhost:
     url: str
     name: str
     management: Management | None
+    queue_type: str = CLASSIC
+
+    @property
+    def is_quorum(self) -> bool:
+        return self.queue_type == QUORUM
 
     @property
     def api(self) -> Management:
@@ -254,7 +259,7 @@ def fresh_vhost(node: RabbitNode | ForeignNode, queue_type: str = CLASSIC) -> It
         node.management.call(
             "PUT", f"permissions/{name}/{user}", {"configure": ".*", "write": ".*", "read": ".*"}
         )
-        yield Vhost(node.url(name), name, node.management)
+        yield Vhost(node.url(name), name, node.management, queue_type)
     finally:
         node.management.call("DELETE", f"vhosts/{name}")
 
