@@ -116,7 +116,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.seconds, options.rounds, options.concurrency, options.rate = 0.3, 1, [2], 10.0
-    print(f"POST /v1/generations, {rig.machine()}", flush=True)
+    print(f"POST /v1/generations, {rig.machine()}\n", flush=True)
     print(table(measure(options.seconds, options.rounds, options.concurrency, options.rate)))
 
 

@@ -157,7 +157,7 @@ def main() -> None:
     if options.quick:
         sizes, options.cycles, options.rounds = [(10, 0), (200, 500)], 5, 1
     rig.quiet()
-    print(f"growth, {rig.machine()}\n", flush=True)
+    print(f"Growth, {rig.machine()}\n", flush=True)
     titles = ["database", "rows", "jobs/s", "slower by", "cycle p99 ms", "by"]
     titles += [f"{step} p50 / p99 ms" for step in STEPS[:4]]
     print("| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|", flush=True)

@@ -120,7 +120,7 @@ def main() -> None:
     if options.quick:
         options.jobs, options.rounds = 10, 1
     rig.quiet()
-    print(f"overhead, {rig.machine()}\n", flush=True)
+    print(f"Overhead of a job, {rig.machine()}\n", flush=True)
     figures = []
     with rig.durable_postgres() as server, rig.rabbit_node() as node:
         for _ in range(options.rounds):

@@ -47,13 +47,13 @@ def machine() -> str:
     return f"{cores} cores of {model}{device}; torch {torch.__version__}, Python {platform.python_version()}"
 
 
-def stamp() -> str:
-    """The command, the machine and the day of a run."""
-    arguments = sys.argv[1:]
+def stamp(argv: list[str] | None = None) -> str:
+    """The command (default: this process's), the machine and the day of a run."""
+    script, *arguments = argv or sys.argv
     if "--out" in arguments:  # where the table goes is no part of how it was measured
         at = arguments.index("--out")
         del arguments[at : at + 2]
-    command = " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *arguments])
+    command = " ".join(["python", f"bench/{Path(script).name}", *arguments])
     return f"`{command}` on {machine()}, {datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}."
 
 
