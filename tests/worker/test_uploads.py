@@ -299,7 +299,7 @@ async def test_signed_uploads_need_a_gateway_with_claims(seed: System) -> None:
 
 
 def test_the_embedded_worker_shares_its_gateways_folder(tmp_path: Path) -> None:
-    assert _embedded_worker(GatewaySettings(home=tmp_path), 8000).uploads == "direct"
+    assert _embedded_worker(GatewaySettings(home=tmp_path), 8000, "key").uploads == "direct"
 
 
 @pytest.mark.parametrize(
