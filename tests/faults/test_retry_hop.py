@@ -34,6 +34,7 @@ def test_f32_messages_in_a_retry_queue_survive_the_broker_being_killed(
     any_stack.worker(ITEMFORGE_RETRY_SCALE="1")
     request_id = any_stack.submit("flaky key", seed=4)
     wait_until(lambda: any_stack.ready_messages(retry_queue("5s")) == 1, 30, why="it waits to be retried")
+    wait_until(lambda: any_stack.unacked_messages() == 0, 30, why="the copy is the only message")
     rabbit_node.stop()
     rabbit_node.start()
     row = oracle.check(any_stack)[request_id]
