@@ -260,7 +260,7 @@ def _commands(search: Search, folder: Path) -> list[tuple[list[str], dict[str, s
         (["worker"], {"RABBITMQ_HOST": "h", "RABBITMQ_PORT": search.plant("port")}),
         (["worker"], {"RABBITMQ_HOST": "h", "ITEMFORGE_API_KEY": search.plant("key") + "ö"}),
         (["worker"], {**away, "ITEMFORGE_MODEL": "no-such-model", "ITEMFORGE_LOG_LEVEL": "debug"}),
-        (["gateway"], {**away, "ITEMFORGE_HOST": "0.0.0.0"}),
+        (["gateway"], {"ITEMFORGE_AMQP_URL": away["ITEMFORGE_AMQP_URL"], "ITEMFORGE_HOST": "0.0.0.0"}),
         (["gateway"], {**away, "ITEMFORGE_ADMIN_KEY": search.plant("admin") + "\nx"}),
         (["gateway"], {**away, "ITEMFORGE_STORAGE_URL": at("s3"), "ITEMFORGE_LOG_LEVEL": "debug"}),
     ]  # fmt: skip
