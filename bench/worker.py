@@ -23,6 +23,8 @@ from pipeline import GUIDANCE, PROMPTS, STEPS, draw, load_pipeline, one_step
 from report import Table, write
 from stack import Program, Services, Stack, read_stages
 
+from itemforge.engine.quality import LEVELS, Quality
+
 #: As the engine sets it for itself: several processes share the cores.
 SPIN = {"GOMP_SPINCOUNT": "10000"}
 HERE = Path(__file__).parent
@@ -132,9 +134,11 @@ def contestants(services: Services, exits: ExitStack, quick: bool) -> tuple[list
     if (best := best_dtype()) != "float32":
         loop = queue_contestant(services, "the seed's loop, best dtype", best, seed_loop(best))
         found.append(exits.enter_context(loop))
-    for quality in ("standard", "draft"):
+    levels: tuple[Quality, ...] = ("standard", "draft")
+    for quality in levels:
         start = our_worker(quality, services.folder / f"{quality}.json")
-        found.append(exits.enter_context(queue_contestant(services, f"ours, {quality}", "best", start)))
+        name = f"ours, {quality} ({LEVELS[quality].steps(STEPS)} steps)"
+        found.append(exits.enter_context(queue_contestant(services, name, "best", start)))
     return found, stages
 
 
