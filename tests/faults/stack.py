@@ -16,6 +16,7 @@ from typing import Any
 import counted_engine
 import httpx
 import pika
+import pytest
 from counted_engine import Draw
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
@@ -60,6 +61,11 @@ WORKER = {
     "ITEMFORGE_GATEWAY_MODE": "claims",
     "ITEMFORGE_TEST_ENGINE": "counted_engine:load",
 }
+
+#: For `any_stack`: where the queue's type can hardly matter, quorum queues are for `make test-slow`.
+QUORUM_IS_SLOW = pytest.mark.parametrize(
+    "any_stack", ["stack", pytest.param("quorum_stack", marks=pytest.mark.slow)], indirect=True
+)
 
 
 @dataclass(frozen=True)

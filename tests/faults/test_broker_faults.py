@@ -15,7 +15,7 @@ import httpx
 import oracle
 import pytest
 from processes import Process
-from stack import Stack, pika_channel
+from stack import QUORUM_IS_SLOW, Stack, pika_channel
 
 from itemforge.contract import QUEUE
 from polling import wait_until
@@ -71,6 +71,7 @@ def test_f8_a_queue_that_is_deleted_under_the_worker_is_declared_and_refilled(an
     assert all(row.attempt == 1 for row in rows.values()), "those in hand were not drawn again"
 
 
+@QUORUM_IS_SLOW
 def test_f9_a_restart_of_the_broker_during_inference_leaves_one_result(
     rabbit_node: RabbitNode, any_stack: Stack
 ) -> None:
@@ -205,6 +206,7 @@ def _outlive_consumer_timeout(stack: Stack, closed_within: float) -> None:
     assert len(stack.draws()) == 4
 
 
+@QUORUM_IS_SLOW
 def test_f13_a_channel_closed_by_consumer_timeout_is_rebuilt_and_jobs_go_on(
     rabbit_node: RabbitNode, any_stack: Stack
 ) -> None:

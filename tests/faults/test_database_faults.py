@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import httpx
 import oracle
 import pytest
-from stack import Stack
+from stack import QUORUM_IS_SLOW, Stack
 
 from polling import wait_until
 from services.postgres import PostgresCluster, PostgresServer, execute
@@ -28,6 +28,7 @@ def _put(stack: Stack, request_id: str, codes: list[int]) -> None:
     wait_until(accepted, 60, every=0.1, why=f"{request_id} is accepted; answers so far {codes}")
 
 
+@QUORUM_IS_SLOW
 def test_f19_connections_broken_in_mid_transaction_cost_no_request_and_no_500(any_stack: Stack) -> None:
     stack = any_stack
     gateway = stack.gateway()

@@ -9,7 +9,7 @@ import httpx
 import oracle
 import pytest
 from processes import Process
-from stack import QUEUE, Stack
+from stack import QUEUE, QUORUM_IS_SLOW, Stack
 
 from polling import wait_until
 from services.process import free_port
@@ -20,6 +20,7 @@ def _published(*gateways: Process) -> int:
     return sum(event["rows"] for gateway in gateways for event in gateway.events("published"))
 
 
+@QUORUM_IS_SLOW
 def test_f18_two_relays_and_two_sweepers_publish_each_row_once_and_lease_it_once(any_stack: Stack) -> None:
     quick = {
         "ITEMFORGE_SWEEP_INTERVAL": "0.1",
@@ -101,6 +102,7 @@ def _answers(worker: Process, outcome: str) -> list[dict[str, Any]]:
     return [e for e in worker.events("claim_answered") if e["outcome"] == outcome]
 
 
+@QUORUM_IS_SLOW
 def test_f25_one_message_fifty_times_gives_one_result_and_is_drawn_once(any_stack: Stack) -> None:
     stack = any_stack
     stack.gateway()

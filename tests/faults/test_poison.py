@@ -7,7 +7,7 @@ from io import BytesIO
 import backlog
 import httpx
 import oracle
-from stack import Stack
+from stack import QUORUM_IS_SLOW, Stack
 
 from itemforge.imaging.png import read_recipe
 from polling import wait_until
@@ -15,6 +15,7 @@ from polling import wait_until
 FAULTY = {"ITEMFORGE_TEST_ENGINE": "faulty_engine:load"}
 
 
+@QUORUM_IS_SLOW
 def test_f26_a_prompt_that_kills_the_engine_ends_after_five_claims_and_harms_no_neighbour(
     any_stack: Stack,
 ) -> None:
@@ -69,6 +70,7 @@ def test_f27_what_is_no_job_message_goes_to_the_dead_queue_and_the_loop_lives_on
     assert all(reason and reason.startswith("invalid message: ") for reason in reasons)
 
 
+@QUORUM_IS_SLOW
 def test_f28_a_valid_message_for_an_unknown_request_goes_to_the_dead_queue(any_stack: Stack) -> None:
     stack = any_stack
     stack.gateway()
@@ -98,6 +100,7 @@ def test_f29_rows_that_run_out_of_memory_are_drawn_at_another_time_and_their_bat
     assert [len(stack.draws(i)) for i in (*fine, *short)] == [1, 1, 2, 2]
 
 
+@QUORUM_IS_SLOW
 def test_f30_after_a_sticky_device_error_the_engine_is_replaced_and_the_worker_stays_up(
     any_stack: Stack,
 ) -> None:

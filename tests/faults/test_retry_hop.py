@@ -1,7 +1,7 @@
 """F32: a job that is to be tried again is never in fewer than one place."""
 
 import oracle
-from stack import Stack
+from stack import QUORUM_IS_SLOW, Stack
 
 from itemforge.contract import retry_queue
 from polling import wait_until
@@ -22,6 +22,7 @@ def test_f32_a_worker_killed_between_retry_copy_and_ack_makes_a_duplicate_and_no
     assert len(second.events("claim_answered")) >= 2, "the copy and the original both came"
 
 
+@QUORUM_IS_SLOW
 def test_f32_messages_in_a_retry_queue_survive_the_broker_being_killed(
     rabbit_node: RabbitNode, any_stack: Stack
 ) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import oracle
 import pytest
 from processes import Process
-from stack import QUEUE, Stack
+from stack import QUEUE, QUORUM_IS_SLOW, Stack
 
 from polling import wait_until
 from services.flaky import DROP_ANSWER, REFUSE, FlakyProxy
@@ -29,6 +29,7 @@ def storage(stack: Stack) -> Iterator[FlakyProxy]:
             process.kill()
 
 
+@QUORUM_IS_SLOW
 def test_f20_pictures_wait_for_a_gateway_that_is_away_and_no_more_are_taken(any_stack: Stack) -> None:
     stack = any_stack
     # The sweeper's patience is longer than a worker's spool, as it is by default.

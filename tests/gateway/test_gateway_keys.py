@@ -70,7 +70,12 @@ async def test_each_role_may_do_its_own_work_and_nothing_else(settings: GatewayS
 async def test_every_route_says_who_may_call_it(rig: Rig) -> None:
     document = (await rig.http.get("/openapi.json")).json()
     told = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
-    public = {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/objects/{key}"), ("PUT", "/v1/uploads/{key}")}
+    public = {
+        ("GET", "/healthz"),
+        ("GET", "/readyz"),
+        ("GET", "/objects/{key}"),
+        ("PUT", "/v1/uploads/{key}"),
+    }
     assert {call for call in told if is_public(*call)} == public
     assert [path for _, path in told - public if roles(path) == [Role.ADMIN]] == ["/v1/workers"]
     for path, operations in document["paths"].items():
