@@ -13,6 +13,7 @@ from stack import COMMON, Stack
 
 from itemforge.contract import QUEUE
 from services.postgres import PostgresServer, find_binaries
+from services.process import unavailable
 
 pytestmark = pytest.mark.timeout(400)  # on a busy machine; well under a minute on an idle one
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.timeout(400)  # on a busy machine; well under a minute 
 def _programs() -> Path:
     if (binaries := find_binaries()) is None or not (binaries / "pg_dump").exists():
         if shutil.which("pg_dump") is None:
-            pytest.skip("no pg_dump")
+            unavailable("no pg_dump: install PostgreSQL's client programs")
         return Path(shutil.which("pg_dump") or "").parent
     return binaries
 

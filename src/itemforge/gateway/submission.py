@@ -158,7 +158,7 @@ async def create(gateway: Gateway, caller: Caller, new: NewRequest) -> Created:
         if error.wait is None:
             raise wrong_field("num_images", f"must be at most {caller.quota}: your quota of a day") from None
         raise _too_many(f"{caller.quota} images a day", error.wait) from None
-    except BaseException:
+    except BaseException:  # also a client that left, though its request may come in with its bundle still
         gateway.submissions.give_back(caller.owner)
         raise
     if not created.new:
