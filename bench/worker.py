@@ -84,9 +84,10 @@ def seed_loop(dtype: str) -> Callable[[Stack], tuple[Program, str]]:
     return start
 
 
-def our_worker(quality: str, stages: Path) -> Callable[[Stack], tuple[Program, str]]:
+def our_worker(quality: str, stages: Path, dtype: str = "auto") -> Callable[[Stack], tuple[Program, str]]:
     def start(stack: Stack) -> tuple[Program, str]:
-        settings = stack.settings(stack.folder / "home") | {"ITEMFORGE_QUALITY": quality} | SPIN
+        ours = {"ITEMFORGE_QUALITY": quality, "ITEMFORGE_DTYPE": dtype}
+        settings = stack.settings(stack.folder / "home") | ours | SPIN
         return Program(
             stack.folder, "worker", str(HERE / "staged.py"), str(stages), **settings
         ), "worker_ready"
@@ -134,6 +135,8 @@ def contestants(services: Services, exits: ExitStack, quick: bool) -> tuple[list
     if (best := best_dtype()) != "float32":
         loop = queue_contestant(services, "the seed's loop, best dtype", best, seed_loop(best))
         found.append(exits.enter_context(loop))
+        same = our_worker("exact", services.folder / "best.json", best)
+        found.append(exits.enter_context(queue_contestant(services, "ours, best dtype", best, same)))
     levels: tuple[Quality, ...] = ("standard", "draft")
     for quality in levels:
         start = our_worker(quality, services.folder / f"{quality}.json")

@@ -43,7 +43,7 @@ def test_a_first_start_records_the_golden_picture_and_measures(tmp_path: Path) -
     engine, stages = stages_of(settings(tmp_path))
 
     assert stages[0] == "load"
-    assert stages.count("measure") == 3 * len(LAYOUTS)
+    assert stages.count("measure") == 4 * len(LAYOUTS)
     assert stages.count("decode") == 2, "the reference, and the proof"
     assert engine.model.dtype == torch.float32, "exact on the CPU"
     recorded = tmp_path / "cache" / "golden" / f"{engine.model.base}.png"

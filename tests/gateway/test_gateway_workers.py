@@ -2,9 +2,10 @@ import asyncio
 from uuid import uuid4
 
 import pytest
-from rig import BASE, BLOB, Rig, picture
+from rig import BASE, BLOB, MemoryStore, Rig, picture, running
 
 from itemforge.contract import JobParams
+from itemforge.settings import GatewaySettings
 from itemforge.styles.pack import parse
 
 
@@ -130,3 +131,40 @@ async def test_styles_are_listed_and_fetched(rig: Rig) -> None:
         answer = await rig.http.get(f"/v1/styles/tale/{version}.toml")
         assert parse(answer.content).name == "tale@3" and parse(answer.content).base == BASE
     assert (await rig.http.get(f"/v1/styles/blobs/{BLOB}")).content == b"weights"
+
+
+async def test_a_report_cannot_send_users_elsewhere(rig: Rig) -> None:
+    body = await rig.submit()
+    await rig.claim(body["id"])
+    image = picture(body["id"], rig.store) | {"url": "https://elsewhere.example/1.png"}
+    assert await rig.report(body["id"], images=[image]) == 200
+    shown = (await rig.http.get(f"/v1/generations/{body['id']}")).json()
+    assert shown["image_url"] == rig.store.public_url(image["key"])
+    assert await rig.report(body["id"], images=[image]) == 200, "and the same report again is still the same"
+
+
+async def test_a_picture_in_anothers_bucket_is_refused_where_the_gateway_has_its_own(
+    settings: GatewaySettings,
+) -> None:
+    owned = settings.model_copy(update={"gcs_bucket_name": "ours"})
+    async with running(owned, store=MemoryStore(bucket="ours")) as rig:
+        body = await rig.submit()
+        await rig.claim(body["id"])
+        image = picture(body["id"], rig.store)
+        for bucket in ("theirs", "file:///ours"):
+            report = {"request_id": body["id"], "attempt": 1, "status": "Completed"}
+            report["images"] = [image | {"bucket": bucket}]
+            answer = await rig.http.post("/v1/worker/reports", json=[report])
+            assert answer.status_code == 422
+            (error,) = answer.json()["errors"]
+            assert error["field"] == "0.images.0.bucket" and "GCS_BUCKET_NAME" in error["message"]
+        assert await rig.report(body["id"], images=[image]) == 200
+
+
+async def test_a_gateway_without_a_store_of_its_own_believes_its_worker(rig: Rig) -> None:
+    body = await rig.submit()
+    await rig.claim(body["id"])
+    image = picture(body["id"], rig.store) | {"bucket": "the workers", "url": "https://cdn.example/1.png"}
+    assert await rig.report(body["id"], images=[image]) == 200
+    shown = (await rig.http.get(f"/v1/generations/{body['id']}")).json()
+    assert shown["image_url"] == "https://cdn.example/1.png"

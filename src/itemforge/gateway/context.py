@@ -22,7 +22,7 @@ from itemforge.jobs.records import NewRequest
 from itemforge.jobs.records import Request as JobRequest
 from itemforge.jobs.slow_counts import SlowCounts
 from itemforge.settings import GatewaySettings
-from itemforge.storage.face import ObjectStore
+from itemforge.storage.face import ObjectStore, is_folder
 from itemforge.styles.models import ModelFacts
 from itemforge.styles.pack import StylePack
 
@@ -79,12 +79,12 @@ class Gateway:
     @property
     def serves_objects(self) -> bool:
         """Whether pictures lie in a folder, which nobody else serves."""
-        return self.store.bucket.startswith("file://")
+        return is_folder(self.store.bucket)
 
 
 def picture_url(image: Image, base_url: str) -> str:
     """A folder's pictures are served by the gateway, wherever it is reached; others have their own URL."""
-    if image.bucket.startswith("file://"):
+    if is_folder(image.bucket):
         return f"{base_url}/objects/{quote(image.key)}"
     return image.url
 

@@ -9,7 +9,7 @@ from itemforge.contract import Image, object_key
 from itemforge.errors import ObjectMissing
 from itemforge.imaging.opening import open_png
 from itemforge.jobs.records import Request
-from itemforge.storage.face import ObjectStore
+from itemforge.storage.face import ObjectStore, is_folder
 
 #: Sides (pixels) that thumbnails come in.
 THUMBNAIL_SIZES = (64, 128, 256)
@@ -66,9 +66,7 @@ def _key(store: ObjectStore, request: Request, n: int) -> str:
     if image is None:
         # The original worker reports no key, but its keys are the contract's.
         return object_key(request.id, n, request.params.num_images)
-    # One folder may have several names: a worker's mount is not the gateway's.
-    folders = image.bucket.startswith("file://") and store.bucket.startswith("file://")
-    if image.bucket != store.bucket and not folders:
+    if image.bucket != store.bucket and not (is_folder(image.bucket) and is_folder(store.bucket)):
         raise ObjectMissing(f"the picture lies in another store: {image.bucket}")
     return image.key
 

@@ -10,6 +10,7 @@ from itemforge.contract import (
     ClaimRequest,
     Heartbeat,
     HeartbeatAnswer,
+    Image,
     Report,
     ReportAnswer,
     ReportStatus,
@@ -17,11 +18,12 @@ from itemforge.contract import (
     UploadRequest,
     object_key,
 )
-from itemforge.gateway.context import GatewayDep
+from itemforge.gateway.context import Gateway, GatewayDep
 from itemforge.gateway.problems import Refusal, documented, wrong_field
 from itemforge.gateway.uploads import offer_uploads, sign_uploads
 from itemforge.jobs import claims, heartbeats, requests
 from itemforge.jobs.states import OPEN
+from itemforge.storage.face import is_folder
 
 router = APIRouter(prefix="/v1/worker", tags=["workers"], responses=documented(400, 401, 413, 415, 422, 503))
 
@@ -61,12 +63,33 @@ async def report_results(
     body: Annotated[list[Report], Body(max_length=_MAX_REPORTS)], gateway: GatewayDep
 ) -> list[ReportAnswer]:
     """End attempts. 409 for an attempt that is not the row's any more: drop the result."""
-    for place, item in enumerate(body):
-        if item.status is ReportStatus.COMPLETED and not item.images:
-            raise wrong_field(f"{place}.images", "must name the pictures of a Completed request")
-        for n, image in enumerate(item.images):
-            # The gateway will read and delete this key: a report opens no other object to it.
-            allowed = [object_key(item.request_id, image.n, num_images) for num_images in (1, 16)]
-            if image.key not in allowed:
-                raise wrong_field(f"{place}.images.{n}.key", f"must be {' or '.join(allowed)}")
-    return await claims.report(gateway.db, body)
+    checked = [_checked(gateway, item, f"{place}.images") for place, item in enumerate(body)]
+    return await claims.report(gateway.db, checked)
+
+
+def _checked(gateway: Gateway, item: Report, field: str) -> Report:
+    """The report with the addresses that this gateway vouches for."""
+    if item.status is ReportStatus.COMPLETED and not item.images:
+        raise wrong_field(field, "must name the pictures of a Completed request")
+    images = []
+    for n, image in enumerate(item.images):
+        # The gateway will read and delete this key: a report opens no other object to it.
+        allowed = [object_key(item.request_id, image.n, num_images) for num_images in (1, 16)]
+        if image.key not in allowed:
+            raise wrong_field(f"{field}.{n}.key", f"must be {' or '.join(allowed)}")
+        images.append(_located(gateway, image, f"{field}.{n}.bucket"))
+    return item.model_copy(update={"images": images})
+
+
+def _located(gateway: Gateway, image: Image, field: str) -> Image:
+    """Where the picture is, in this gateway's words: a rented worker must not send users elsewhere."""
+    store = gateway.store
+    if image.bucket == store.bucket or (is_folder(image.bucket) and is_folder(store.bucket)):
+        return image.model_copy(update={"bucket": store.bucket, "url": store.public_url(image.key)})
+    if gateway.settings.storage_set:
+        raise wrong_field(
+            field,
+            f"must be {store.bucket}, this gateway's store; give gateway and worker the same "
+            "ITEMFORGE_STORAGE_URL or GCS_BUCKET_NAME, or the worker ITEMFORGE_UPLOADS=signed",
+        )
+    return image  # a gateway without a store of its own: the worker's is the only one

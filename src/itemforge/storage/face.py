@@ -99,3 +99,8 @@ class ObjectStore(Protocol):
     def public_url(self, key: str) -> str:
         """The address under which the object is public."""
         ...
+
+
+def is_folder(bucket: str) -> bool:
+    """Whether a recorded bucket is a folder. It may have several names: a worker's mount is not the gateway's."""
+    return bucket.startswith("file://")

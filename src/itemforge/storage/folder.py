@@ -126,7 +126,11 @@ class FolderStore:
 
     def _replace(self, key: str, data: bytes, content_type: str) -> None:
         with self._errors():
-            self._move_into_place(self._root / key, data)
+            path = self._root / key
+            with self._written(data) as temporary:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary.replace(path)
+            _flush_directory(path.parent)
             self._describe(key, content_type, {})
 
     def _get(self, key: str) -> bytes:
@@ -164,13 +168,11 @@ class FolderStore:
 
     def _describe(self, key: str, content_type: str, metadata: dict[str, str]) -> None:
         text = json.dumps({"content_type": content_type, "metadata": metadata}, ensure_ascii=False)
-        self._move_into_place(self._description(key), text.encode())
-
-    def _move_into_place(self, path: Path, data: bytes) -> None:
-        with self._written(data) as temporary:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.replace(path)
-        _flush_directory(path.parent)
+        path = self._description(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(
+            text, encoding="utf-8"
+        )  # not flushed, as the object is: people read it, and no program
 
     @contextmanager
     def _written(self, data: bytes) -> Iterator[Path]:

@@ -68,8 +68,9 @@ class Courier:
             log.exception("job_not_ended")
             await job.delivery.requeue()
         finally:
-            for row_id in job.drawings:
-                self._engine.cancel(row_id)
+            for row_id, drawing in job.drawings.items():
+                if drawing.in_engine:
+                    self._engine.cancel(row_id)
 
     async def _bring_to_an_end(self, job: Job) -> None:
         try:

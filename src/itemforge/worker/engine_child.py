@@ -78,8 +78,15 @@ class Fatal:
     permanent: bool
 
 
+@dataclass(frozen=True)
+class Happened:
+    """What one step did to the rows. One message for all of them: each costs both processes a wake-up."""
+
+    events: tuple[Event, ...]
+
+
 Command = Submit | Cancel | Watch
-Message = Ready | Beat | Fatal | Event
+Message = Ready | Beat | Fatal | Happened
 
 
 class DrawnBy(Protocol):
@@ -200,8 +207,8 @@ class _Child:
             if not engine.busy:
                 self.beat()
                 continue
-            for event in engine.step():
-                self.send(event)
+            if events := engine.step():
+                self.send(Happened(tuple(events)))
 
     def _obey(self, engine: StepEngine, command: Command) -> None:
         match command:

@@ -20,7 +20,18 @@ import structlog
 from itemforge.engine.rows import Event, Row
 from itemforge.errors import ModelError
 from itemforge.settings import EngineSettings, WorkerSettings
-from itemforge.worker.engine_child import Beat, Cancel, Command, Fatal, Message, Ready, Submit, Watch, main
+from itemforge.worker.engine_child import (
+    Beat,
+    Cancel,
+    Command,
+    Fatal,
+    Happened,
+    Message,
+    Ready,
+    Submit,
+    Watch,
+    main,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -144,8 +155,9 @@ class EngineProcess:
             log.info("engine_ready", batch_size=message.batch_size, base=message.base)
             self._changed.set()
             self._on_ready()
-        elif not isinstance(message, Beat | Fatal):
-            self._on_event(message)
+        elif isinstance(message, Happened):
+            for event in message.events:
+                self._on_event(event)
 
 
 class _Life:

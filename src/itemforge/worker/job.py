@@ -52,6 +52,12 @@ class Drawing:
     watched: bool = False
     submitted: bool = False
 
+    @property
+    def in_engine(self) -> bool:
+        """Whether the engine may still have its row: it was given there, and no picture has come back."""
+        drawn = self.done.done() and not self.done.cancelled() and self.done.exception() is None
+        return self.submitted and not drawn
+
     def fail(self, reason: Exception) -> None:
         """End it without a picture, unless it has ended."""
         if not self.done.done():
