@@ -70,7 +70,7 @@ def _report(stack: Stack, request_id: str, attempt: int) -> int:
     image = {
         "n": 0,
         "seed": "5",
-        "bucket": "b",
+        "bucket": stack.bucket,
         "key": key,
         "url": "https://elsewhere",
         "width": 8,
