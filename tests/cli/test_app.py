@@ -19,6 +19,7 @@ COMMANDS = (
     "doctor",
     "db",
     "keys",
+    "data",
 )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import itemforge
-from itemforge.cli import db, demo, doctor, jobs, keys, serve
+from itemforge.cli import data, db, demo, doctor, jobs, keys, serve
 from itemforge.cli.generate import generate
 from itemforge.settings import LogSettings, load
 from itemforge.telemetry.logs import setup_logs
@@ -48,3 +48,4 @@ app.command()(jobs.dead)
 app.command()(doctor.doctor)
 app.add_typer(db.app, name="db", help="The database: migrations.")
 app.add_typer(keys.app, name="keys", help="API keys: who may come in.")
+app.add_typer(data.app, name="data", help="Training sets: pictures and captions.")

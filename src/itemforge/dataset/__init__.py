@@ -1,0 +1,1 @@
+"""From pictures that others made to captioned training sets."""
