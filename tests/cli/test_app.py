@@ -20,6 +20,7 @@ COMMANDS = (
     "db",
     "keys",
     "data",
+    "train",
 )
 
 

@@ -39,15 +39,27 @@ def hue_names(degrees: NDArray[np.float32]) -> NDArray[np.int64]:
 
 def dominant_colour(pixels: Pixels) -> str | None:
     """The colour word of a picture on white (uint8, height x width x 3), or None if it has no single one."""
+    shares, coloured = _hue_shares(pixels)
+    best = int(shares.argmax())
+    return list(HUES)[best] if coloured >= _COLOURED and shares[best] >= _OF_ONE_COLOUR else None
+
+
+def strongest_hue(pixels: Pixels) -> str | None:
+    """The colour word that most of a picture's coloured pixels have, however many they are; None if there are none."""
+    shares, coloured = _hue_shares(pixels)
+    return list(HUES)[int(shares.argmax())] if coloured else None
+
+
+def _hue_shares(pixels: Pixels) -> tuple[NDArray[np.float64], float]:
+    """Each colour word's share of what is coloured, and how much of what is not white is coloured."""
     hue, saturation, value = _hsv(pixels)
     drawn = pixels.min(-1) < 245
     coloured = drawn & (saturation >= _SATURATED) & (value >= _BRIGHT)
-    if not drawn.any() or coloured.sum() < _COLOURED * drawn.sum():
-        return None
+    if not coloured.any():
+        return np.zeros(len(HUES)), 0.0
     weights = saturation[coloured] * value[coloured]
     shares = np.bincount(hue_names(hue[coloured]), weights, len(HUES)) / weights.sum()
-    best = int(shares.argmax())
-    return list(HUES)[best] if shares[best] >= _OF_ONE_COLOUR else None
+    return shares, float(coloured.sum() / drawn.sum())
 
 
 def recolour(pixels: Pixels, old: str, new: str) -> Pixels:

@@ -200,6 +200,35 @@ def _told(known: _Known) -> dict[str, object]:
     return asdict(known.concept) | {"natural": sorted(known.natural), "held_out_colours": free}
 
 
+@dataclass(frozen=True)
+class Told:
+    """What `concepts.json` says of a thing. `held_out_colours` are none of those that it has in the base sets."""
+
+    concept: Concept
+    natural: tuple[str, ...]
+    held_out_colours: tuple[str, ...]
+
+
+def read_told(out: Path) -> list[Told]:
+    """The things of a training set.
+
+    Raises:
+        InvalidInput: `out` is none.
+    """
+    try:
+        lines = json.loads((out / CONCEPTS).read_text(encoding="utf-8"))
+        return [
+            Told(
+                Concept(e["code"], e["label"], e["group"], tuple(e["synonyms"]), tuple(e["held_out"])),
+                tuple(e["natural"]),
+                tuple(e["held_out_colours"]),
+            )
+            for e in lines
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(f"{out} is no training set of `itemforge data icons`: {error!r}") from error
+
+
 def _attribution(origins: Iterable[tuple[str, str, str]]) -> Iterator[str]:
     licences = {each.package.name: each for each in SETS}
     yield "# Where the pictures and words come from\n"

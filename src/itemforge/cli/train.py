@@ -1,0 +1,76 @@
+"""`itemforge train`: base models and styles."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command()
+def base(
+    config: Annotated[Path, typer.Option(help="TOML file, as configs/starter.toml")],
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="stop after so long, with the state saved; repeat to go on")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+) -> None:
+    """Train a small text-to-image model from scratch on the set of `itemforge data icons`.
+
+    An interrupted run goes on where it was. When all stages are through, RUN/model is the model.
+    """
+    from itemforge.cli.losses import losses_shown
+    from itemforge.engine.warmup import pick_device
+    from itemforge.training.base import train_base
+    from itemforge.training.config import StarterConfig, read_config
+    from itemforge.training.stage import Run
+
+    told = read_config(config, StarterConfig)
+    until = None if minutes is None else time.monotonic() + 60 * minutes
+    with losses_shown() as tell:
+        model = train_base(told, Run(told.run, tell, until), pick_device(device))
+    if model is None:
+        typer.echo(f"stopped; the same command goes on from {told.run}")
+    else:
+        typer.echo(f"the model is {model}")
+
+
+@app.command("eval-starter")
+def eval_starter(
+    data: Annotated[Path, typer.Option(help="folder of `itemforge data icons`, of the model's size")],
+    model: Annotated[str, typer.Option(help="a name or a directory")] = "starter",
+    style: Annotated[Path | None, typer.Option(help="a style's TOML; default: the starter's `plain`")] = None,
+    out: Annotated[Path, typer.Option(help="folder for the figures and the contact sheet")] = Path(
+        "out/eval"
+    ),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+) -> None:
+    """Measure what a base model can draw, and put 64 of its pictures on a sheet."""
+    import json
+    from dataclasses import asdict
+
+    from PIL import Image
+
+    from itemforge.cli.steps import steps_shown
+    from itemforge.engine.loop import Engine
+    from itemforge.imaging.sheet import contact_sheet
+    from itemforge.settings import EngineSettings, load
+    from itemforge.styles.models import starter_dir
+    from itemforge.styles.pack import parse
+    from itemforge.training import starter_eval
+
+    engine = Engine.load(load(EngineSettings, model=model, device=device))
+    pack = parse((style or starter_dir() / "styles/plain.toml").read_bytes())
+    with steps_shown("pictures", starter_eval.PICTURES) as step:
+        figures, shown = starter_eval.evaluate(engine, pack, data, lambda done, of: step(done))
+    out.mkdir(parents=True, exist_ok=True)
+    text = starter_eval.table(figures)
+    (out / "figures.md").write_text(text + "\n", encoding="utf-8")
+    (out / "figures.json").write_text(
+        json.dumps([asdict(each) for each in figures], indent=2), encoding="utf-8"
+    )
+    contact_sheet([(Image.fromarray(p), t) for p, t in shown], columns=8).save(out / "sheet.png")
+    typer.echo(text)
+    typer.echo(out / "sheet.png")

@@ -1,0 +1,1 @@
+"""From captioned pictures to weights."""
