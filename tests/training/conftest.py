@@ -8,11 +8,10 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "dataset"))  # its small packages
 
 from icon_packages import write_packages
+from tiny_base import SIZE, tiny_config
 
 from itemforge.dataset.icons import build_icons
-from itemforge.training.config import Diffusion, StarterConfig, Steps, TextShape, UnetShape, VaeShape
-
-SIZE = 32
+from itemforge.training.config import StarterConfig
 
 
 @pytest.fixture(scope="session")
@@ -24,15 +23,4 @@ def icons(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(icons: Path, tmp_path: Path) -> StarterConfig:
-    few = {"batch_size": 4, "learning_rate": 1e-3, "warmup": 2}
-    return StarterConfig(
-        data=icons,
-        run=tmp_path / "run",
-        size=SIZE,
-        text=TextShape(vocabulary=700, hidden_size=32, layers=1, heads=2),
-        vae=VaeShape(channels=(16, 32), norm_groups=8),
-        unet=UnetShape(channels=(32, 64), heads=2),
-        train_vae=Steps(steps=6, **few),
-        train_diffusion=Diffusion(steps=6, **few),
-        train_decoder=Steps(steps=4, **few),
-    )
+    return tiny_config(icons, tmp_path)

@@ -6,6 +6,7 @@ import pytest
 
 from itemforge.errors import ConfigurationError
 from itemforge.training.config import StarterConfig, read_config
+from itemforge.training.lora_config import read_lora_config
 
 LEAST = """
 data = "icons"
@@ -56,3 +57,30 @@ def test_a_file_that_is_none_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("starter*.toml")), ids=lambda path: path.name)
 def test_the_configurations_that_ship_are_right(path: Path) -> None:
     assert read_config(path, StarterConfig).data
+
+
+def test_a_lora_configuration_stands_on_its_preset(tmp_path: Path) -> None:
+    original = read_lora_config(CONFIGS / "tsuki.toml")
+    assert (original.rank, original.alpha, original.learning_rate, original.restarts) == (32, 32.0, 1e-5, 3)
+    assert (original.min_snr_gamma, original.ema, original.clip, original.accumulation) == (
+        3.0,
+        0.999,
+        0.5,
+        4,
+    )
+    assert (original.epochs, original.seed, original.size, original.validation) == (20, 42, 512, 0.1)
+    text = (CONFIGS / "tsuki.toml").read_text().replace("tsuki-original", "tsuki")
+    (tmp_path / "c.toml").write_text(text + "\nepochs = 7\n")
+    ours = read_lora_config(tmp_path / "c.toml")
+    assert (ours.learning_rate, ours.min_snr_gamma, ours.epochs) == (1e-4, 5.0, 7)
+    assert ours.noise_offset > 0
+
+
+def test_a_wrong_preset_or_key_of_a_lora_says_so(tmp_path: Path) -> None:
+    text = (CONFIGS / "tsuki.toml").read_text()
+    (tmp_path / "c.toml").write_text(text.replace("tsuki-original", "tsuki-orginal"))
+    with pytest.raises(ConfigurationError, match="preset"):
+        read_lora_config(tmp_path / "c.toml")
+    (tmp_path / "c.toml").write_text(text + "\nlearning_rat = 1e-4\n")
+    with pytest.raises(ConfigurationError, match="did you mean learning_rate"):
+        read_lora_config(tmp_path / "c.toml")

@@ -8,13 +8,17 @@ import typer
 
 app = typer.Typer(no_args_is_help=True)
 
+Minutes = Annotated[
+    float | None, typer.Option(min=0.1, help="stop after so long, with the state saved; repeat to go on")
+]
+SaveEvery = Annotated[float, typer.Option(min=0, help="seconds between saves of the state")]
+
 
 @app.command()
 def base(
     config: Annotated[Path, typer.Option(help="TOML file, as configs/starter.toml")],
-    minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="stop after so long, with the state saved; repeat to go on")
-    ] = None,
+    minutes: Minutes = None,
+    save_every: SaveEvery = 180.0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
 ) -> None:
     """Train a small text-to-image model from scratch on the set of `itemforge data icons`.
@@ -30,11 +34,40 @@ def base(
     told = read_config(config, StarterConfig)
     until = None if minutes is None else time.monotonic() + 60 * minutes
     with losses_shown() as tell:
-        model = train_base(told, Run(told.run, tell, until), pick_device(device))
+        model = train_base(told, Run(told.run, tell, until, save_every), pick_device(device))
     if model is None:
         typer.echo(f"stopped; the same command goes on from {told.run}")
     else:
         typer.echo(f"the model is {model}")
+
+
+@app.command()
+def lora(
+    config: Annotated[Path, typer.Option(help="TOML file, as configs/tsuki.toml")],
+    minutes: Minutes = None,
+    save_every: SaveEvery = 180.0,
+    cpu: Annotated[bool, typer.Option(help="also where there is a GPU")] = False,
+) -> None:
+    """Fine-tune a LoRA on a folder of captioned pictures.
+
+    The doctor looks at the pictures first. An interrupted run goes on where it was. RUN/lora has the result,
+    RUN/report.html the figures and samples.
+    """
+    from itemforge.cli.losses import losses_shown
+    from itemforge.cli.steps import stages_shown
+    from itemforge.settings import LogSettings, load
+    from itemforge.training.lora import train_lora
+    from itemforge.training.lora_config import read_lora_config
+    from itemforge.training.stage import Run
+
+    told = read_lora_config(config)
+    until = None if minutes is None else time.monotonic() + 60 * minutes
+    with losses_shown() as tell, stages_shown() as seen:
+        out = train_lora(told, Run(told.run, tell, until, save_every), load(LogSettings).home, cpu, seen)
+    if out is None:
+        typer.echo(f"stopped; the same command goes on from {told.run}")
+    else:
+        typer.echo(f"the LoRA is in {out}; figures and samples: {told.run / 'report.html'}")
 
 
 @app.command("eval-starter")

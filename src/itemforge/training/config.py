@@ -6,8 +6,10 @@ night on a GPU.
 
 import difflib
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -102,8 +104,8 @@ class StarterConfig(Section):
     train_decoder: Steps
 
 
-def read_config(path: Path, kind: type[T]) -> T:
-    """The file as `kind`; paths in it are relative to the working directory.
+def read_config(path: Path, kind: type[T], preset: Mapping[str, Any] = MappingProxyType({})) -> T:
+    """The file as `kind`, on top of a preset's values; paths in it are relative to the working directory.
 
     Raises:
         ConfigurationError: it cannot be read, or a key is unknown or wrong; the text says which and what is meant.
@@ -113,7 +115,7 @@ def read_config(path: Path, kind: type[T]) -> T:
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"cannot read {path}: {error}") from error
     try:
-        return kind.model_validate(told)
+        return kind.model_validate({**preset, **told})
     except ValidationError as error:
         said = "; ".join(_said(kind, dict(each)) for each in error.errors()[:5])
         raise ConfigurationError(f"{path}: {said}") from None

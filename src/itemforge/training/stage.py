@@ -23,8 +23,8 @@ from itemforge.training.config import Steps
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two saves, and between two lines about the losses.
-SAVE_EVERY, TELL_EVERY = 180.0, 15.0
+#: Seconds between two lines about the losses.
+TELL_EVERY = 15.0
 #: The learning rate falls to this share of its height.
 _LEAST_RATE = 0.1
 
@@ -47,11 +47,15 @@ Tell = Callable[[str, int, int, dict[str, float]], None]
 
 @dataclass
 class Run:
-    """Where a run keeps its states, and when it has to stop. `until` is of time.monotonic; None: never."""
+    """Where a run keeps its states, how often (seconds), and when it has to stop.
+
+    `until` is of time.monotonic; None: never.
+    """
 
     folder: Path
     tell: Tell
     until: float | None = None
+    save_every: float = 180.0
     stopped: bool = False
     _sums: dict[str, float] = field(default_factory=dict)
 
@@ -80,7 +84,7 @@ class Run:
                     self.tell(stage.name, stage.done, stage.steps, losses | {"it/s": count / (now - told)})
                     self._sums.clear()
                     told, since = now, stage.done
-                if now - saved >= SAVE_EVERY:
+                if now - saved >= self.save_every:
                     save_state(path, stage.state())
                     saved = now
         save_state(path, stage.state())

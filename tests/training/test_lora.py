@@ -1,0 +1,288 @@
+"""A LoRA from captioned pictures: it learns, goes on exactly where it was, and its files draw the same everywhere."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from safetensors import safe_open
+from safetensors.torch import load_file
+from tiny_base import tiny_config
+
+from itemforge.contract import Scheduler
+from itemforge.engine.loop import Engine
+from itemforge.engine.model import load_model
+from itemforge.engine.rows import LoraRef, Row
+from itemforge.errors import ConfigurationError, InvalidInput
+from itemforge.styles.files import file_sha256
+from itemforge.training.base import train_base
+from itemforge.training.lora import train_lora
+from itemforge.training.lora_config import LoraConfig
+from itemforge.training.lora_stage import rate_at
+from itemforge.training.stage import Run
+from polling import wait_until
+
+CPU = torch.device("cpu")
+TRIGGER = "tsuki_advtr"
+COLOURS = ("tomato", "gold", "navy", "teal", "plum", "sienna", "olive")
+
+
+def _quiet(*_: Any) -> None:
+    return
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory, icons: Path) -> Path:
+    """A tiny base model."""
+    config = tiny_config(icons, tmp_path_factory.mktemp("base"))
+    made = train_base(config, Run(config.run, _quiet), CPU)
+    assert made is not None
+    return made
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven transparent pictures with sidecar captions."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for n, colour in enumerate(COLOURS):
+        picture = Image.new("RGBA", (48, 40 + n), (0, 0, 0, 0))
+        pen = ImageDraw.Draw(picture)
+        pen.ellipse((4 + n, 4, 30 + n, 30), fill=colour, outline="black")
+        pen.rectangle((20 - n, 20, 40, 24 + n), fill=colour)
+        picture.save(folder / f"{n}.png")
+        (folder / f"{n}.txt").write_text(f"{TRIGGER}, a {colour} thing, white background")
+    return folder
+
+
+@pytest.fixture
+def config(base: Path, pictures: Path, tmp_path: Path) -> LoraConfig:
+    return _config(base, pictures, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def plain(
+    base: Path, pictures: Path, home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, torch.Tensor]:
+    """The weights of a run that nothing was changed in."""
+    return _weights(_train(_config(base, pictures, tmp_path_factory.mktemp("plain")), home))
+
+
+def _config(base: Path, pictures: Path, folder: Path) -> LoraConfig:
+    return LoraConfig(
+        name="tsuki", base=str(base), data=pictures, run=folder / "run", trigger=TRIGGER, size=32, rank=4, alpha=4.0,
+        optimizer="adamw", learning_rate=5e-3, restarts=2, warmup=2, min_snr_gamma=5.0, noise_offset=0.03, ema=0.9,
+        clip=0.5, batch_size=1, accumulation=3, epochs=2, precision="float16", seed=3, validation=0.0, flip=True,
+    )  # fmt: skip
+
+
+def _train(config: LoraConfig, home: Path, run: Run | None = None) -> Path | None:
+    return train_lora(config, run or Run(config.run, _quiet), home, True, _quiet)
+
+
+def _draw(base: Path, lora: Path | None, weight: float = 1.0) -> Any:
+    engine = Engine(load_model(base, CPU, torch.float32))
+    loras = () if lora is None else (LoraRef(lora, file_sha256(lora), weight),)
+    return engine.draw(
+        Row("r", f"{TRIGGER}, a red apple", "", 4, 4.0, 1, Scheduler.DDIM, 32, 32, loras)
+    ).pixels
+
+
+def test_a_lora_is_learnt_and_all_its_files_draw_the_same(
+    config: LoraConfig, base: Path, tmp_path: Path
+) -> None:
+    out = _train(config, tmp_path / "home")
+    assert out is not None
+    plain = _draw(base, None).astype(int)
+    drawn = [_draw(base, path).astype(int) for path in sorted(out.glob("*.safetensors"))]
+    assert len(drawn) == 3
+    assert all(abs(picture - drawn[0]).max() <= 1 for picture in drawn), "alpha is in each of them"
+    assert abs(drawn[0] - plain).max() > 3, "and it does something"
+    with safe_open(out / "tsuki.safetensors", "pt") as file:
+        header = file.metadata()
+        keys = list(file.keys())
+    assert all(key.startswith("lora_unet_") for key in keys)
+    assert {key.rpartition(".")[2] for key in keys} == {"weight", "alpha"}
+    assert (header["ss_network_dim"], header["modelspec.trigger_phrase"]) == ("4", TRIGGER)
+    assert header["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
+    assert header["ss_num_train_images"] == "7" and header["ss_steps"] == "6"
+    assert (config.run / "report.html").is_file() and (config.run / "loss.png").is_file()
+
+
+def test_alpha_that_is_not_the_rank_is_right_in_each_layout(
+    config: LoraConfig, base: Path, tmp_path: Path
+) -> None:
+    out = _train(config.model_copy(update={"alpha": 1.0}), tmp_path / "home")
+    assert out is not None
+    drawn = [_draw(base, path).astype(int) for path in sorted(out.glob("*.safetensors"))]
+    assert all(abs(picture - drawn[0]).max() <= 1 for picture in drawn)
+
+
+class Stopping(Run):
+    """Over after so many steps."""
+
+    left = 0
+
+    @property
+    def over(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def _weights(out: Path | None) -> dict[str, torch.Tensor]:
+    assert out is not None
+    return load_file(out / "tsuki.safetensors")
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4])
+def test_a_run_that_was_stopped_ends_with_the_same_weights(
+    config: LoraConfig, home: Path, tmp_path: Path, steps: int
+) -> None:
+    whole = _weights(_train(config, home))
+    stopped = config.model_copy(update={"run": tmp_path / "stopped"})
+    run = Stopping(stopped.run, _quiet)
+    run.left = steps
+    assert _train(stopped, home, run) is None
+    resumed = _weights(_train(stopped, home))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    for path in ("checkpoints/002-raw/tsuki-002.safetensors", "checkpoints/002-ema/tsuki-002.safetensors"):
+        first, second = load_file(config.run / path), load_file(stopped.run / path)
+        assert all(torch.equal(first[name], second[name]) for name in first), path
+
+
+def test_batches_and_accumulation_do_not_change_what_is_learnt(
+    config: LoraConfig, plain: dict[str, torch.Tensor], home: Path
+) -> None:
+    together = config.model_copy(update={"batch_size": 3, "accumulation": 1})
+    again = _weights(_train(together, home))
+    assert all(torch.allclose(plain[name], again[name], atol=2e-3) for name in plain)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learning_rate": 1e-3}, {"restarts": 1}, {"warmup": 0}, {"min_snr_gamma": 1.0}, {"min_snr_gamma": 0.0},
+        {"noise_offset": 0.0}, {"ema": 0.2}, {"clip": 0.01}, {"accumulation": 2}, {"epochs": 3}, {"seed": 4},
+        {"validation": 0.5}, {"flip": False}, {"rank": 2}, {"alpha": 2.0}, {"weight_decay": 0.5},
+        {"caption_dropout": 0.9}, {"targets": ("to_q",)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_setting_of_the_learning_changes_the_weights(
+    config: LoraConfig, plain: dict[str, torch.Tensor], home: Path, change: dict[str, Any]
+) -> None:
+    other = _weights(_train(config.model_copy(update=change), home))
+    same = plain.keys() == other.keys() and all(
+        plain[n].shape == other[n].shape and torch.equal(plain[n], other[n]) for n in plain
+    )
+    assert not same
+
+
+@pytest.mark.parametrize(
+    "change", [{"licence": "CC0-1.0"}, {"sample_every": 1, "sample_prompts": ("[trigger], a key",)}, {"wandb": "offline"}],
+    ids=["licence", "samples", "wandb"],
+)  # fmt: skip
+def test_settings_that_only_tell_leave_the_weights_as_they_are(
+    config: LoraConfig,
+    plain: dict[str, torch.Tensor],
+    home: Path,
+    change: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    other = _weights(_train(config.model_copy(update=change), home))
+    assert all(torch.equal(plain[name], other[name]) for name in plain)
+
+
+def test_what_was_encoded_once_is_not_encoded_again(config: LoraConfig, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    _train(config, home)
+    before = {path: path.stat().st_mtime_ns for path in (home / "cache/training").rglob("*.safetensors")}
+    _train(config.model_copy(update={"run": tmp_path / "again"}), home)
+    after = {path: path.stat().st_mtime_ns for path in (home / "cache/training").rglob("*.safetensors")}
+    assert before == after and len(before) == 2 * len(COLOURS) + len(COLOURS) + 1
+
+
+def test_the_rate_has_its_restarts_in_optimizer_steps(config: LoraConfig) -> None:
+    steps = 102
+    rates = [rate_at(config.model_copy(update={"restarts": 2}), step, steps) for step in range(steps)]
+    assert rates[0] == 0.5 and rates[2] == 1.0
+    assert rates[51] < 0.01 < 0.99 < rates[52], "the second cosine begins in the middle"
+    assert rates[-1] < 0.01
+
+
+def test_an_unknown_target_is_an_error(config: LoraConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no layer to_x"):
+        _train(config.model_copy(update={"targets": ("to_q", "to_x")}), tmp_path / "home")
+
+
+def test_a_set_that_is_not_ready_is_refused_before_anything_is_done(
+    config: LoraConfig, pictures: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInput, match="7 × no trigger 'other'"):
+        _train(config.model_copy(update={"trigger": "other"}), tmp_path / "home")
+    assert not (config.run / "lora.state").exists()
+
+
+def _write_toml(config: LoraConfig, path: Path) -> Path:
+    lines = []
+    for name, value in config.model_dump(mode="json", exclude_none=True).items():
+        lines.append(f"{name} = {json.dumps(value)}")
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_a_run_that_is_killed_anywhere_ends_with_the_same_weights(
+    config: LoraConfig, plain: dict[str, torch.Tensor], home: Path, tmp_path: Path
+) -> None:
+    """SIGKILL, again and again, at moments that nobody chose; each start gets a little further."""
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    toml = _write_toml(config, tmp_path / "config.toml")
+    command = [
+        sys.executable,
+        "-m",
+        "itemforge",
+        "train",
+        "lora",
+        "--cpu",
+        "--save-every",
+        "0",
+        "--config",
+        str(toml),
+    ]
+    env = {**os.environ, "ITEMFORGE_HOME": str(home)}
+    state = config.run / "lora.state"
+    for _ in range(3):
+        before = state.stat().st_mtime_ns if state.is_file() else 0
+        with subprocess.Popen(
+            command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            # Until a state of this start is written, or it is through; then some steps' time more.
+            wait_until(
+                lambda b=before: (
+                    process.poll() is not None or (state.is_file() and state.stat().st_mtime_ns > b)
+                ),
+                90,
+            )
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(dice.uniform(0.0, 0.4))
+            process.send_signal(signal.SIGKILL)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    killed = load_file(config.run / "lora/tsuki.safetensors")
+    assert all(torch.equal(plain[name], killed[name]) for name in plain)
+    assert not list(config.run.rglob("*.part"))
