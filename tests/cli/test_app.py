@@ -21,6 +21,7 @@ COMMANDS = (
     "keys",
     "data",
     "train",
+    "styles",
 )
 
 

@@ -24,7 +24,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from rig import MemoryStore, Rig, headers_of, listening, settings_for
+from rig import Rig, headers_of, listening, settings_for
 from schemathesis import APIOperation, BaseSchema, Case, GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -38,6 +38,7 @@ from size import SEED, count
 from databases import database_url
 from itemforge.gateway.auth import is_public, roles
 from itemforge.jobs.keys import Role
+from itemforge.storage.folder import FolderStore
 
 __all__ = ["database_url"]
 
@@ -96,7 +97,7 @@ def _serving(database_url: str, home: Path, role: Role | None) -> Iterator[Serve
     end = asyncio.Event()
 
     async def serve() -> None:
-        store = MemoryStore(bucket="file:///objects")
+        store = FolderStore(home / "objects")  # the real one: it signs uploads, and takes them
         limits = {} if role is None else KEYED
         async with listening(settings_for(database_url, home, **limits), store=store) as rig:
             headers = {} if role is None else await headers_of(rig, role)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import itemforge
-from itemforge.cli import data, db, demo, doctor, jobs, keys, serve, train
+from itemforge.cli import data, db, demo, doctor, jobs, keys, serve, styles, train
 from itemforge.cli.generate import generate
 from itemforge.settings import LogSettings, load
 from itemforge.telemetry.logs import setup_logs
@@ -50,3 +50,4 @@ app.add_typer(db.app, name="db", help="The database: migrations.")
 app.add_typer(keys.app, name="keys", help="API keys: who may come in.")
 app.add_typer(data.app, name="data", help="Training sets: pictures and captions.")
 app.add_typer(train.app, name="train", help="Training: base models and styles.")
+app.add_typer(styles.app, name="styles", help="Published styles: versions and the way back.")

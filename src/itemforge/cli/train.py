@@ -70,6 +70,69 @@ def lora(
         typer.echo(f"the LoRA is in {out}; figures and samples: {told.run / 'report.html'}")
 
 
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="a LoRA, .safetensors")],
+    base: Annotated[str, typer.Option(help="the base model's name or place")] = "starter",
+    prompt: Annotated[str, typer.Option(help="what is drawn to compare")] = "a red apple",
+) -> None:
+    """Check that every key of a LoRA fits the base model, and that our engine and diffusers draw the same with it.
+
+    Exit code 1 if they do not, or if it does nothing.
+    """
+    import torch
+
+    from itemforge.engine.model import load_model
+    from itemforge.settings import LogSettings, load
+    from itemforge.styles.models import find_model
+    from itemforge.training.verify import verify as judged
+
+    home = load(LogSettings).home
+    found = judged(file, load_model(find_model(base, home), torch.device("cpu"), torch.float32, home), prompt)
+    typer.echo(found.told())
+    if not found.good:
+        raise typer.Exit(1)
+
+
+@app.command()
+def publish(
+    config: Annotated[Path, typer.Option(help="TOML file of the run")],
+    file: Annotated[
+        Path | None, typer.Option(help="a checkpoint's file; default: RUN/lora/NAME.safetensors")
+    ] = None,
+    weight: Annotated[float, typer.Option(help="how strongly the LoRA is applied")] = 1.0,
+) -> None:
+    """Publish a trained LoRA as the next version of its style; running workers draw with it without a restart."""
+    import asyncio
+
+    from itemforge.errors import InvalidInput
+    from itemforge.settings import LogSettings, StorageSettings, load
+    from itemforge.storage.opening import open_store
+    from itemforge.styles.local import LocalPacks
+    from itemforge.styles.models import base_sha256, find_model
+    from itemforge.styles.pack import Size, StylePack
+    from itemforge.styles.registry import publish as published
+    from itemforge.training.lora_config import read_lora_config
+
+    told, home = read_lora_config(config), load(LogSettings).home
+    path = file or told.run / "lora" / f"{told.name}.safetensors"
+    if not path.is_file():
+        raise InvalidInput(f"there is no {path}; train the LoRA first, or name a checkpoint with --file")
+    pack = StylePack(
+        id=told.name,
+        version=1,
+        base=base_sha256(find_model(told.base, home), home),
+        licence=told.licence,
+        trigger=told.trigger,
+        template=told.template,
+        negative=told.negative,
+        size=Size(width=told.size, height=told.size, min=max(8, told.size // 16 * 8), max=told.size * 2),
+    )
+    store = open_store(load(StorageSettings))
+    made = asyncio.run(published(store, pack, [(path.read_bytes(), weight)], LocalPacks(home)))
+    typer.echo(f"{made.name} is published and current")
+
+
 @app.command("eval-starter")
 def eval_starter(
     data: Annotated[Path, typer.Option(help="folder of `itemforge data icons`, of the model's size")],

@@ -24,15 +24,20 @@ from itemforge.storage.signing import ROUTE as SIGNED_UPLOADS
 log = structlog.get_logger(__name__)
 
 PROBES = ("/healthz", "/readyz")
+
+
+def _paths(pattern: str) -> re.Pattern[str]:
+    """Addresses; a line break in one is a character as any other."""
+    return re.compile(pattern, re.DOTALL)
+
+
 #: The API's own description, which tells nothing of anybody, and pictures, by names that nobody guesses.
-_PUBLIC = re.compile(r"/docs|/openapi\.json|/static-offline-docs/.*|/objects/.*")
-_SEED_ROUTES = re.compile(r"/(generate|status/.*|update_db/.*)")
+_PUBLIC = _paths(r"/docs|/openapi\.json|/static-offline-docs/.*|/objects/.*")
+_SEED_ROUTES = _paths(r"/(generate|status/.*|update_db/.*)")
 #: What each role may do beside an admin, who may do everything. An address that is not here is an admin's.
 _ALLOWED = {
-    Role.USER: re.compile(r"/v1/generations(/.*)?|/v1/styles|/v1/stats|/generate|/status/.*"),
-    Role.WORKER: re.compile(
-        r"/v1/worker/.*|/v1/styles/blobs/[^/]+|/v1/styles/[^/]+/[^/]+\.toml|/update_db/.*"
-    ),
+    Role.USER: _paths(r"/v1/generations(/.*)?|/v1/styles|/v1/stats|/generate|/status/.*"),
+    Role.WORKER: _paths(r"/v1/worker/.*|/v1/styles/blobs/[^/]+|/v1/styles/[^/]+/[^/]+\.toml|/update_db/.*"),
 }
 
 

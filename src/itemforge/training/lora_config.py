@@ -58,7 +58,7 @@ class LoraConfig(Section):
     """Steps are the optimizer's: one for `batch_size` x `accumulation` pictures, on however many devices.
 
     `base` is a model's name or place, `data` a folder of captioned pictures, `run` the run's folder, `name` the
-    style's id. Every caption must begin with `trigger`. `min_snr_gamma` and `clip` 0 switch them off.
+    style's id. Every caption must begin with `trigger`; `template` and `negative` are the published style's. `min_snr_gamma` and `clip` 0 switch them off.
     """
 
     preset: Literal["tsuki-original", "tsuki", "quick"] | None = None
@@ -68,6 +68,8 @@ class LoraConfig(Section):
     run: Path
     trigger: Annotated[str, Field(min_length=1, max_length=100)]
     licence: str = ""
+    template: str = "{prompt}"
+    negative: str = ""
     size: Annotated[int, Field(ge=32, le=1024, multiple_of=8)]
     rank: Annotated[int, Field(ge=1, le=320)]
     alpha: Annotated[float, Field(gt=0)]
