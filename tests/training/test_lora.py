@@ -1,7 +1,6 @@
 """A LoRA from captioned pictures: it learns, goes on exactly where it was, and its files draw the same everywhere."""
 
 import contextlib
-import json
 import os
 import random
 import signal
@@ -12,10 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from lora_set import PICTURES, TRIGGER, tiny_lora, write_toml
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny_base import tiny_config
 
 from itemforge.contract import Scheduler
 from itemforge.engine.loop import Engine
@@ -23,7 +21,6 @@ from itemforge.engine.model import load_model
 from itemforge.engine.rows import LoraRef, Row
 from itemforge.errors import ConfigurationError, InvalidInput
 from itemforge.styles.files import file_sha256
-from itemforge.training.base import train_base
 from itemforge.training.lora import train_lora
 from itemforge.training.lora_config import LoraConfig
 from itemforge.training.lora_stage import rate_at
@@ -31,45 +28,15 @@ from itemforge.training.stage import Run
 from polling import wait_until
 
 CPU = torch.device("cpu")
-TRIGGER = "tsuki_advtr"
-COLOURS = ("tomato", "gold", "navy", "teal", "plum", "sienna", "olive")
 
 
 def _quiet(*_: Any) -> None:
     return
 
 
-@pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory, icons: Path) -> Path:
-    """A tiny base model."""
-    config = tiny_config(icons, tmp_path_factory.mktemp("base"))
-    made = train_base(config, Run(config.run, _quiet), CPU)
-    assert made is not None
-    return made
-
-
-@pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven transparent pictures with sidecar captions."""
-    folder = tmp_path_factory.mktemp("pictures")
-    for n, colour in enumerate(COLOURS):
-        picture = Image.new("RGBA", (48, 40 + n), (0, 0, 0, 0))
-        pen = ImageDraw.Draw(picture)
-        pen.ellipse((4 + n, 4, 30 + n, 30), fill=colour, outline="black")
-        pen.rectangle((20 - n, 20, 40, 24 + n), fill=colour)
-        picture.save(folder / f"{n}.png")
-        (folder / f"{n}.txt").write_text(f"{TRIGGER}, a {colour} thing, white background")
-    return folder
-
-
 @pytest.fixture
 def config(base: Path, pictures: Path, tmp_path: Path) -> LoraConfig:
-    return _config(base, pictures, tmp_path)
-
-
-@pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
+    return tiny_lora(base, pictures, tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -77,15 +44,7 @@ def plain(
     base: Path, pictures: Path, home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, torch.Tensor]:
     """The weights of a run that nothing was changed in."""
-    return _weights(_train(_config(base, pictures, tmp_path_factory.mktemp("plain")), home))
-
-
-def _config(base: Path, pictures: Path, folder: Path) -> LoraConfig:
-    return LoraConfig(
-        name="tsuki", base=str(base), data=pictures, run=folder / "run", trigger=TRIGGER, size=32, rank=4, alpha=4.0,
-        optimizer="adamw", learning_rate=5e-3, restarts=2, warmup=2, min_snr_gamma=5.0, noise_offset=0.03, ema=0.9,
-        clip=0.5, batch_size=1, accumulation=3, epochs=2, precision="float16", seed=3, validation=0.0, flip=True,
-    )  # fmt: skip
+    return _weights(_train(tiny_lora(base, pictures, tmp_path_factory.mktemp("plain")), home))
 
 
 def _train(config: LoraConfig, home: Path, run: Run | None = None) -> Path | None:
@@ -212,7 +171,7 @@ def test_what_was_encoded_once_is_not_encoded_again(config: LoraConfig, tmp_path
     before = {path: path.stat().st_mtime_ns for path in (home / "cache/training").rglob("*.safetensors")}
     _train(config.model_copy(update={"run": tmp_path / "again"}), home)
     after = {path: path.stat().st_mtime_ns for path in (home / "cache/training").rglob("*.safetensors")}
-    assert before == after and len(before) == 2 * len(COLOURS) + len(COLOURS) + 1
+    assert before == after and len(before) == 3 * PICTURES + 1
 
 
 def test_the_rate_has_its_restarts_in_optimizer_steps(config: LoraConfig) -> None:
@@ -236,14 +195,6 @@ def test_a_set_that_is_not_ready_is_refused_before_anything_is_done(
     assert not (config.run / "lora.state").exists()
 
 
-def _write_toml(config: LoraConfig, path: Path) -> Path:
-    lines = []
-    for name, value in config.model_dump(mode="json", exclude_none=True).items():
-        lines.append(f"{name} = {json.dumps(value)}")
-    path.write_text("\n".join(lines))
-    return path
-
-
 def test_a_run_that_is_killed_anywhere_ends_with_the_same_weights(
     config: LoraConfig, plain: dict[str, torch.Tensor], home: Path, tmp_path: Path
 ) -> None:
@@ -251,7 +202,7 @@ def test_a_run_that_is_killed_anywhere_ends_with_the_same_weights(
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     dice = random.Random(seed)
-    toml = _write_toml(config, tmp_path / "config.toml")
+    toml = write_toml(config, tmp_path / "config.toml")
     command = [
         sys.executable,
         "-m",

@@ -5,26 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_base import tiny_config
 
 from itemforge.engine.model import load_model
 from itemforge.errors import InvalidInput, ModelError
-from itemforge.training.base import train_base
 from itemforge.training.lora_config import LoraConfig
 from itemforge.training.lora_files import Story, factors_of, write_files
 from itemforge.training.lora_stage import add_lora
-from itemforge.training.stage import Run
 from itemforge.training.verify import verify
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def base(icons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = tiny_config(icons, tmp_path_factory.mktemp("base"))
-    made = train_base(config, Run(config.run, lambda *_: None), CPU)
-    assert made is not None
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +36,6 @@ def files(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     "name", ["s.safetensors", "pytorch_lora_weights.safetensors", "lora_adapter.safetensors"]
 )
 def test_every_file_that_we_write_is_good(base: Path, files: Path, name: str) -> None:
-    if name == "lora_adapter.safetensors":
-        pytest.skip("diffusers reads no keys of PEFT alone; the original worker loads it with peft")
     found = verify(files / name, load_model(base, CPU, torch.float32), "a red apple")
     assert found.good and found.rank == 4 and found.effect > 3 and found.difference <= 2
     if name == "s.safetensors":

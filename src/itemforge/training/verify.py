@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from itemforge.contract import Scheduler
 from itemforge.engine.loop import Engine
@@ -23,6 +24,7 @@ from itemforge.styles.files import file_sha256
 #: Levels of 255 by which the two pictures may differ anywhere: they round at other places.
 TOLERANCE = 2
 STEPS, GUIDANCE, SEED = 4, 4.0, 7
+_PEFT = "base_model.model."
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,14 @@ def verify(path: Path, model: Model, prompt: str) -> Verdict:
     )
 
 
+def _as_diffusers_reads(path: Path) -> Path | dict[str, Tensor]:
+    """Diffusers knows no keys of PEFT alone; the original worker loads such a file by peft, under these names."""
+    with safe_open(path, "pt") as file:
+        if not all(key.startswith(_PEFT) for key in file.keys()):  # noqa: SIM118 - it is no mapping
+            return path
+        return {f"unet.{key.removeprefix(_PEFT)}": file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
 def _count(shape: list[int]) -> int:
     return int(np.prod(shape))
 
@@ -103,7 +113,7 @@ def _by_diffusers(path: Path, model: Model, prompt: str) -> np.ndarray[tuple[int
     )
     pipeline.set_progress_bar_config(disable=True)
     try:
-        pipeline.load_lora_weights(path.parent, weight_name=path.name)
+        pipeline.load_lora_weights(_as_diffusers_reads(path))
     except (ValueError, KeyError, RuntimeError) as error:
         raise InvalidInput(f"diffusers cannot load {path}: {str(error)[:300]}") from error
     try:
