@@ -1,6 +1,6 @@
 """What growth costs: one job's way through the database with few and with very many rows in it.
 
-    .venv/bin/python bench/growth.py [--quick] [--only postgresql|sqlite] [--cycles 100] [--rounds 3]
+    .venv/bin/python bench/growth.py [--quick] [--only postgresql|sqlite] [--cycles 300] [--rounds 3]
 
 At the level of `itemforge.jobs`, where all queries are: submit one request, publish one (window and pick;
 the queue itself is left out), claim one, report it completed; so the numbers of waiting and published rows
@@ -150,7 +150,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="small tables, to see that it runs")
     parser.add_argument("--only", choices=["postgresql", "sqlite"])
-    parser.add_argument("--cycles", type=int, default=100, help="of each round")
+    parser.add_argument("--cycles", type=int, default=300, help="of each round")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     sizes = [(10, 0), (1000, 0), (100_000, 0), (10, 1_000_000), (100_000, 1_000_000)]

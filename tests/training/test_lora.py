@@ -26,6 +26,7 @@ from itemforge.training.lora_config import LoraConfig
 from itemforge.training.lora_stage import rate_at
 from itemforge.training.stage import Run
 from polling import wait_until
+from services.process import free_port
 
 CPU = torch.device("cpu")
 
@@ -237,3 +238,28 @@ def test_a_run_that_is_killed_anywhere_ends_with_the_same_weights(
     killed = load_file(config.run / "lora/tsuki.safetensors")
     assert all(torch.equal(plain[name], killed[name]) for name in plain)
     assert not list(config.run.rglob("*.part"))
+
+
+def test_two_processes_learn_what_one_learns(
+    config: LoraConfig, plain: dict[str, torch.Tensor], home: Path, tmp_path: Path
+) -> None:
+    toml = write_toml(config.model_copy(update={"batch_size": 2}), tmp_path / "config.toml")
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port())]
+    command = [*launch, "-m", "itemforge", "train", "lora", "--cpu", "--config", str(toml)]
+    env = {**os.environ, "ITEMFORGE_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr[-3000:]
+    alone = _weights(_train(config.model_copy(update={"batch_size": 2, "run": tmp_path / "alone"}), home))
+    together = load_file(config.run / "lora/tsuki.safetensors")
+    assert all(torch.allclose(alone[name], together[name], atol=2e-3) for name in alone)
+    assert any(not torch.equal(plain[name], together[name]) for name in plain), "another batch, other steps"

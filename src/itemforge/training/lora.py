@@ -1,12 +1,14 @@
 """`itemforge train lora`: from a folder of captioned pictures to a LoRA that workers draw with.
 
-Doctor, caches, learning, export. The same command goes on where it was stopped, also where it was killed.
+Doctor, caches, learning, export. The same command goes on where it was stopped, also where it was killed. On several GPUs
+(`accelerate launch -m itemforge train lora …`) the steps are the same ones, each shared out among the devices.
 """
 
 import hashlib
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,7 @@ def train_lora(config: LoraConfig, run: Run, home: Path, cpu: bool, seen: Seen) 
         ConfigurationError: a setting that cannot be met here.
     """
     accelerator = Accelerator(mixed_precision=_precision(config), cpu=cpu)
+    lead = accelerator.is_main_process
     base = find_model(config.base, home)
     model = load_model(base, accelerator.device, torch.float32, home)
     found = diagnose(config, model, lambda done, of: seen("pictures", done, of))
@@ -61,7 +64,6 @@ def train_lora(config: LoraConfig, run: Run, home: Path, cpu: bool, seen: Seen) 
         module.to("cpu")
     unet = model.parts.unet
     unet.train()
-    lead = accelerator.is_main_process
     trackers = _trackers(config) if lead else []
     story = _story(config, run.folder, model, found)
 
@@ -84,6 +86,7 @@ def train_lora(config: LoraConfig, run: Run, home: Path, cpu: bool, seen: Seen) 
 
     stage = LoraStage(unet, train, held_out, config, accelerator, on_epoch)
     log.info("lora_begins", pictures=len(train), steps=stage.steps, cached=cache.found, encoded=cache.made)
+    run.lead, run.agree = lead, partial(_any_of, accelerator)
     whole = _telling(run, trackers).train(stage)
     if not whole:
         return None
@@ -94,6 +97,13 @@ def train_lora(config: LoraConfig, run: Run, home: Path, cpu: bool, seen: Seen) 
         for tracker in trackers:
             tracker.finish(out)
     return out
+
+
+def _any_of(accelerator: Accelerator, own: bool) -> bool:
+    """Whether any of the processes says so."""
+    if accelerator.num_processes == 1:
+        return own
+    return bool(accelerator.reduce(torch.tensor(float(own), device=accelerator.device)).item())
 
 
 def diagnose(config: LoraConfig, model: Model, seen: Callable[[int, int], None]) -> Diagnosis:
@@ -161,7 +171,6 @@ def _masks(pictures: list[Prepared], config: LoraConfig, side: int) -> torch.Ten
 def _story(config: LoraConfig, folder: Path, model: Model, found: Diagnosis) -> Callable[[int, int], Story]:
     """What the headers will say. The time of the first start is kept, so that a run that goes on writes the same."""
     path = folder / "started"
-    folder.mkdir(parents=True, exist_ok=True)
     if not path.is_file():
         write_atomic(path, str(int(time.time())).encode())
     started = float(path.read_text(encoding="utf-8"))

@@ -49,7 +49,8 @@ Tell = Callable[[str, int, int, dict[str, float]], None]
 class Run:
     """Where a run keeps its states, how often (seconds), and when it has to stop.
 
-    `until` is of time.monotonic; None: never.
+    `until` is of time.monotonic; None: never. Of several processes one is the `lead`, which alone saves, and all
+    `agree` on whether to stop: who left alone would be waited for by the others.
     """
 
     folder: Path
@@ -57,11 +58,13 @@ class Run:
     until: float | None = None
     save_every: float = 180.0
     stopped: bool = False
+    lead: bool = True
+    agree: Callable[[bool], bool] = lambda own: own
     _sums: dict[str, float] = field(default_factory=dict)
 
     @property
     def over(self) -> bool:
-        return self.stopped or (self.until is not None and time.monotonic() >= self.until)
+        return self.agree(self.stopped or (self.until is not None and time.monotonic() >= self.until))
 
     def train(self, stage: Stage) -> bool:
         """Go on with a stage where its last state was saved; True when it is through.
@@ -84,10 +87,11 @@ class Run:
                     self.tell(stage.name, stage.done, stage.steps, losses | {"it/s": count / (now - told)})
                     self._sums.clear()
                     told, since = now, stage.done
-                if now - saved >= self.save_every:
+                if now - saved >= self.save_every and self.lead:
                     save_state(path, stage.state())
                     saved = now
-        save_state(path, stage.state())
+        if self.lead:
+            save_state(path, stage.state())
         return stage.done >= stage.steps
 
 
