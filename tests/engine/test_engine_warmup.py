@@ -87,7 +87,7 @@ def test_a_coarser_dtype_is_measured_only_where_quality_allows_and_passes_the_go
     tmp_path: Path,
 ) -> None:
     _, stages = stages_of(settings(tmp_path, quality="draft"))
-    assert stages.count("measure") == 6 * len(LAYOUTS)
+    assert stages.count("measure") == 8 * len(LAYOUTS)
 
     engine, _ = stages_of(settings(tmp_path, dtype="bfloat16"))
     assert engine.model.dtype == torch.bfloat16

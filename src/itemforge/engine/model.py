@@ -14,6 +14,7 @@ import diffusers
 import torch
 import transformers
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from itemforge.engine.checkpoint import open_checkpoint
@@ -23,6 +24,9 @@ from itemforge.styles.models import MAX_LATENTS, base_sha256, weight_files
 from itemforge.telemetry.logs import adopt
 
 adopt("diffusers", "transformers")
+
+#: Bytes to which PyTorch aligns what it allocates on a CPU.
+_ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ def load_model(path: Path, device: torch.device, dtype: torch.dtype, home: Path 
     model = Model(name, base, golden, parts, scale, width * scale, height * scale)
     for module in (parts.unet, parts.vae, parts.text_encoder):
         module.requires_grad_(False).eval()
+        _own(module)
     place(model, device, dtype, torch.contiguous_format)
     return model
 
@@ -92,6 +97,17 @@ def place(model: Model, device: torch.device, dtype: torch.dtype, layout: torch.
     parts.unet.to(device=device, dtype=dtype, memory_format=layout)
     parts.vae.to(device=device, dtype=vae_dtype, memory_format=layout)
     parts.text_encoder.to(device=device, dtype=dtype)
+
+
+def _own(module: nn.Module) -> None:
+    """Bring weights that lie in a mapped file, at whatever place of it, into memory of our own.
+
+    On some processors a matrix product's last bit depends on where its operands begin, and a file that is
+    replaced while it is mapped would change the weights.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.data_ptr() % _ALIGNMENT:
+            tensor.data = tensor.data.clone()
 
 
 def _native_latents(unet: Any) -> tuple[int, int]:
