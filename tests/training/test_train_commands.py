@@ -34,7 +34,8 @@ async def _current(objects: Path, home: Path) -> str:
 def test_from_pictures_to_a_style_that_a_gateway_finds(
     base: Path, pictures: Path, home: Path, tmp_path: Path, environment: Path
 ) -> None:
-    config = write_toml(tiny_lora(base, pictures, tmp_path), tmp_path / "c.toml")
+    told = tiny_lora(base, pictures, tmp_path).model_copy(update={"learning_rate": 3e-2})
+    config = write_toml(told, tmp_path / "c.toml")
     assert f"{PICTURES} pictures to train on" in _said("data", "doctor", "--config", str(config))
     assert "the LoRA is in" in _said("train", "lora", "--cpu", "--config", str(config))
     file = tmp_path / "run/lora/tsuki.safetensors"
