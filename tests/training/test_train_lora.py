@@ -1,6 +1,7 @@
 """A LoRA from captioned pictures: it learns, goes on exactly where it was, and its files draw the same everywhere."""
 
 import contextlib
+import csv
 import os
 import random
 import signal
@@ -80,6 +81,10 @@ def test_a_lora_is_learnt_and_all_its_files_draw_the_same(
     assert header["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
     assert header["ss_num_train_images"] == "7" and header["ss_steps"] == "6"
     assert (config.run / "report.html").is_file() and (config.run / "loss.png").is_file()
+    rows = list(csv.DictReader((config.run / "metrics.csv").read_text().splitlines()))
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6] and all(
+        float(row["loss"]) > 0 for row in rows
+    )
 
 
 def test_alpha_that_is_not_the_rank_is_right_in_each_layout(

@@ -38,6 +38,8 @@ from itemforge.training.track import FolderTracker, Tracker, WandbTracker
 log = structlog.get_logger(__name__)
 
 SAMPLE_STEPS, SAMPLE_GUIDANCE = 25, 7.5
+#: About so many points of the loss are kept of a run.
+POINTS = 1000
 Seen = Callable[[str, int, int], None]
 
 
@@ -84,11 +86,15 @@ def train_lora(config: LoraConfig, run: Run, home: Path, cpu: bool, seen: Seen) 
             if isinstance(tracker, FolderTracker):
                 tracker.write()
 
-    stage = LoraStage(unet, train, held_out, config, accelerator, on_epoch)
+    def on_step(done: int, figures: dict[str, float]) -> None:
+        if done % max(1, stage.steps // POINTS) == 0:
+            for tracker in trackers:
+                tracker.figures(done, figures)
+
+    stage = LoraStage(unet, train, held_out, config, accelerator, on_epoch, on_step)
     log.info("lora_begins", pictures=len(train), steps=stage.steps, cached=cache.found, encoded=cache.made)
     run.lead, run.agree = lead, partial(_any_of, accelerator)
-    whole = _telling(run, trackers).train(stage)
-    if not whole:
+    if not run.train(stage):
         return None
     stage.ema.swap()
     out = config.run / "lora"
@@ -123,19 +129,6 @@ def _trackers(config: LoraConfig) -> list[Tracker]:
     if config.wandb != "disabled":
         made.append(WandbTracker(config.run, config))
     return made
-
-
-def _telling(run: Run, trackers: list[Tracker]) -> Run:
-    """The run, whose progress the trackers hear, too."""
-    shown = run.tell
-
-    def tell(name: str, done: int, steps: int, losses: dict[str, float]) -> None:
-        shown(name, done, steps, losses)
-        for tracker in trackers:
-            tracker.figures(done, {key: losses[key] for key in ("loss", "lr") if key in losses})
-
-    run.tell = tell
-    return run
 
 
 def _lessons(config: LoraConfig, model: Model, cache: Cache, pictures: list[Prepared], seen: Seen) -> Lessons:

@@ -89,7 +89,7 @@ def rate_at(config: LoraConfig, step: int, steps: int) -> float:
 
 
 class LoraStage:
-    """`on_epoch` is called at the end of each epoch with the number of those that are through."""
+    """`on_step` hears the figures of each step, `on_epoch` at the end of each epoch how many are through."""
 
     name = "lora"
 
@@ -101,9 +101,11 @@ class LoraStage:
         config: LoraConfig,
         accelerator: Accelerator,
         on_epoch: Callable[[int], None] = lambda epochs: None,
+        on_step: Callable[[int, dict[str, float]], None] = lambda done, figures: None,
     ) -> None:
         self._train, self._validation, self._config = train, validation, config
-        self._accelerator, self._on_epoch, self._device = accelerator, on_epoch, accelerator.device
+        self._accelerator, self._device = accelerator, accelerator.device
+        self._on_epoch, self._on_step = on_epoch, on_step
         self.parameters = add_lora(unet, config)
         self.steps_an_epoch = math.ceil(len(train) / config.pictures_a_step)
         self.steps, self.done = self.steps_an_epoch * config.epochs, 0
@@ -151,9 +153,11 @@ class LoraStage:
         self._optimizer.step()
         self.ema.update(self.done)
         self.done += 1
+        figures = {"loss": total, "lr": self.rate}
+        self._on_step(self.done, figures)
         if self.done % self.steps_an_epoch == 0:
             self._on_epoch(self.done // self.steps_an_epoch)
-        return {"loss": total, "lr": self.rate}
+        return figures
 
     @torch.no_grad()
     def validate(self) -> float | None:
