@@ -4,6 +4,7 @@ import contextlib
 import csv
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from lora_set import PICTURES, TRIGGER, tiny_lora, write_toml
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -170,6 +172,29 @@ def test_settings_that_only_tell_leave_the_weights_as_they_are(
     monkeypatch.setenv("WANDB_SILENT", "true")
     other = _weights(_train(config.model_copy(update=change), home))
     assert all(torch.equal(plain[name], other[name]) for name in plain)
+
+
+def test_a_mask_says_what_counts_and_the_background_weight_how_much_the_rest_does(
+    config: LoraConfig, plain: dict[str, torch.Tensor], pictures: Path, home: Path, tmp_path: Path
+) -> None:
+    masked = tmp_path / "masked"
+    shutil.copytree(pictures, masked)
+    for path in sorted(masked.glob("*.png")):
+        with Image.open(path) as picture:
+            mask = Image.new("L", picture.size, 0)
+        mask.paste(255, (0, 0, mask.width // 2, mask.height))
+        mask.save(masked / f"{path.stem}-masklabel.png")
+
+    def learnt(data: Path, weight: float) -> dict[str, torch.Tensor]:
+        changed = {"data": data, "background_weight": weight, "run": tmp_path / f"{data.name}-{weight}"}
+        return _weights(_train(config.model_copy(update=changed), home))
+
+    def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+        return all(torch.equal(one[name], other[name]) for name in one)
+
+    assert same(learnt(pictures, 0.9), plain), "without masks there is no background"
+    little, much = learnt(masked, 0.1), learnt(masked, 0.9)
+    assert not same(little, plain) and not same(little, much)
 
 
 def test_what_was_encoded_once_is_not_encoded_again(config: LoraConfig, tmp_path: Path) -> None:
