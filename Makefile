@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo up test test-slow fuzz faults nemesis mutants bench check fix clean
+.PHONY: install demo up test test-slow fuzz faults nemesis mutants bench fleet check fix clean
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/.installed
@@ -25,7 +25,7 @@ test: install
 	@$(MAKE) --no-print-directory check
 
 test-slow: install
-	@sh scripts/test_services.sh
+	@sh scripts/test_services.sh --slow
 	$(BIN)/pytest -m "slow or not slow and not cuda"
 
 # Another seed each time; ITEMFORGE_TEST_FUZZ_SEED=… repeats one.
@@ -51,17 +51,25 @@ bench: install
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench,dev]'
 	$(BIN)/python bench/run.py
 
+# A day of 50 workers in minutes; options: bench/fleet.py --help.
+fleet: install
+	@sh scripts/test_services.sh
+	$(BIN)/python bench/fleet.py
+
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/settings_table.py --check
+	$(BIN)/python scripts/metrics_table.py --check
+	@sh scripts/check_deploy.sh $(BIN)
 
 fix: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python scripts/settings_table.py
+	$(BIN)/python scripts/metrics_table.py
 
 clean:
 	rm -rf $(VENV) out dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -24,6 +24,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 from services import postgres, rabbitmq  # noqa: E402  # found by the line above
 from services.process import free_port  # noqa: E402
 
+#: Settings of the developer's that would change a measurement.
+FOREIGN = ("ITEMFORGE_", "RABBITMQ_", "GCS_", "DATABASE_URL", "API_GATEWAY_URL", "STORAGE_EMULATOR_HOST")
+
 
 @dataclass(frozen=True)
 class Services:
@@ -78,7 +81,7 @@ def fresh(server: postgres.PostgresServer, node: rabbitmq.RabbitNode) -> Iterato
 @contextmanager
 def process(command: Sequence[str], env: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A child with our environment and `env`, asked to end by SIGTERM when the block ends."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("ITEMFORGE_", "RABBITMQ_"))}
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
     with log.open("ab") as output:
         child = subprocess.Popen(command, env={**clean, **env}, stdout=output, stderr=output, cwd=ROOT)
     try:

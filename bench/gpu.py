@@ -78,19 +78,7 @@ class Drawing:
         self.shape, self.device = shape, device
         self.dtype = torch.float16 if device.type == "cuda" else torch.float32
         self.unet = unet(shape).to(device, self.dtype, memory_format=torch.channels_last)
-        levels = len(shape.vae)
-        self.vae = (
-            AutoencoderKL(
-                block_out_channels=shape.vae,
-                down_block_types=("DownEncoderBlock2D",) * levels,
-                up_block_types=("UpDecoderBlock2D",) * levels,
-                layers_per_block=2,
-                latent_channels=4,
-            )
-            .eval()
-            .requires_grad_(False)
-            .to(device, torch.float32, memory_format=torch.channels_last)
-        )
+        self.vae = vae(shape).to(device, torch.float32, memory_format=torch.channels_last)
         config = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).config
         plan = Plans(config).plan(Scheduler.DDIM, shape.steps)
         self.numbers = torch.from_numpy(plan.steps).to(device)
@@ -142,6 +130,21 @@ def unet(shape: Shape) -> UNet2DConditionModel:
             block_out_channels=shape.channels,
             cross_attention_dim=shape.hidden,
             attention_head_dim=shape.heads,
+        )
+        .eval()
+        .requires_grad_(False)
+    )
+
+
+def vae(shape: Shape) -> AutoencoderKL:
+    levels = len(shape.vae)
+    return (
+        AutoencoderKL(
+            block_out_channels=shape.vae,
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            layers_per_block=2,
+            latent_channels=4,
         )
         .eval()
         .requires_grad_(False)

@@ -20,7 +20,9 @@ _PICTURE = np.full((SIDE, SIDE, 3), 127, dtype=np.uint8)
 class NullEngine:
     """As `engine.loop.Engine` to its process."""
 
-    model = SimpleNamespace(base=BASE, width=SIDE, height=SIDE)
+    model = SimpleNamespace(name="null", base=BASE, width=SIDE, height=SIDE)
+    device_name = "none"
+    out_of_memory = 0
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
@@ -41,8 +43,12 @@ class NullEngine:
 
     def step(self) -> list[Event]:
         """One step of the first rows that fit the batch."""
+        return self._advance([row for row, _ in self._rows.values()][: self.batch_size])
+
+    def _advance(self, batch: list[Row]) -> list[Event]:
         events: list[Event] = []
-        for row, done in list(self._rows.values())[: self.batch_size]:
+        for row in batch:
+            done = self._rows[row.row_id][1]
             events.append(Progress(row.row_id, done + 1, row.steps))
             self._rows[row.row_id] = (row, done + 1)
             if done + 1 == row.steps:

@@ -52,6 +52,10 @@ class Staged:
         return self._engine.batch_size
 
     @property
+    def out_of_memory(self) -> int:
+        return self._engine.out_of_memory
+
+    @property
     def busy(self) -> bool:
         return self._engine.busy
 

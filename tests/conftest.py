@@ -8,6 +8,7 @@
 | `rabbit_node` | the session's own node, to stop and start (started again for the next test) |
 | `postgres_url` | a fresh PostgreSQL database, `postgresql+asyncpg://…` |
 | `postgres_server` | the server itself, to make more databases or copies of a template |
+| `npm_packages` | the folder of npm packages, for `services.npm` |
 | `gcs_emulator`, `gcs_bucket` | the emulator's address; a fresh bucket in it |
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from services import fakegcs, postgres, rabbitmq
+from services import fakegcs, npm, postgres, rabbitmq
 from services.process import unavailable
 
 _CLEANED = ("ITEMFORGE_", "RABBITMQ_", "GCS_", "OTEL_", "WANDB_", "GOOGLE_")
@@ -35,6 +36,12 @@ def clean_environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def npm_packages() -> Path:
+    """Where packages of npm lie; `services.npm` fetches those that it lacks."""
+    return npm.package_folder()
 
 
 @pytest.fixture(scope="session")

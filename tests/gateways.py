@@ -104,6 +104,8 @@ class ClaimingGateway(HttpGateway):
 
     headers: ClassVar[dict[str, str]] = {"ItemForge-Contract": "1"}
     held = 0  # what the last heartbeat told
+    state = ""
+    facts: dict[str, Any] | None = None
 
     def answer(self, method: str, path: str, body: Any) -> Answer:
         handlers: dict[str, Callable[[Any], Any]] = {
@@ -142,7 +144,7 @@ class ClaimingGateway(HttpGateway):
         }
 
     def _heartbeat(self, body: dict[str, Any]) -> list[dict[str, Any]]:
-        self.held = body.get("held", 0)
+        self.held, self.state, self.facts = body.get("held", 0), body["state"], body.get("facts")
         return [self._beat(row) for row in body["rows"]]
 
     def _beat(self, beat: dict[str, Any]) -> dict[str, Any]:

@@ -122,3 +122,15 @@ def test_a_key_read_from_a_file_may_end_with_a_line_break(monkeypatch: pytest.Mo
     key = load(WorkerSettings).api_key
     assert key is not None
     assert key.get_secret_value() == "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    "process, name",
+    [("gateway", "itemforge-gateway"), ("worker", "itemforge-worker"), ("itemforge", "itemforge")],
+)
+def test_a_process_is_called_by_its_own_name_unless_it_has_another(
+    process: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load(WorkerSettings).service_name(process) == name
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "mine")
+    assert load(WorkerSettings).service_name(process) == "mine"

@@ -100,7 +100,7 @@ async def test_the_client_believes_the_ca_file_too(authority: Authority) -> None
 
         def ask(ca_file: Path | None) -> None:
             with Client(url, ca_file=ca_file) as client:
-                client._call("GET", "/")
+                client.styles()
 
         await asyncio.to_thread(ask, authority.ca_file)
         with pytest.raises(GatewayUnavailable, match="set ITEMFORGE_CA_FILE"):

@@ -17,6 +17,8 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
 
@@ -119,6 +121,46 @@ ComposedPrompt = Annotated[Text, AfterValidator(_not_blank), Field(min_length=1,
 NegativePrompt = Annotated[Text, Field(max_length=8000)]
 
 
+class Holes(StrEnum):
+    """What becomes of enclosed patches that look like the ground: a cup's handle, or white paint."""
+
+    GUESS = "guess"  # by size, shape and surroundings
+    KEEP = "keep"
+    CUT = "cut"
+
+
+class Output(BaseModel):
+    """The form in which a game takes a picture; the gateway makes it, and a worker never looks at it.
+
+    `size` (pixels) makes a square with everything inside `pad` pixels of border; without it the picture keeps
+    its scale. `trim` cuts away what is empty about the item, so that it fills the square, in its middle.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    background: Literal["white", "transparent"] = "white"
+    holes: Holes = Holes.GUESS
+    size: Annotated[int, BeforeValidator(_not_bool), Field(ge=64, le=1024)] | None = None
+    trim: bool = False
+    pad: Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=256)] = 0
+    format: Literal["png", "webp"] = "png"
+
+    @model_validator(mode="after")
+    def _leaves_room(self) -> "Output":
+        if self.size is not None and 4 * self.pad > self.size:
+            raise ValueError("pad must be at most a quarter of size")
+        return self
+
+
+def _understood(value: object, validate: ValidatorFunctionWrapHandler) -> Output | None:
+    # Only a gateway of ours reads it: what another program means by this name fails no request.
+    try:
+        output: Output | None = validate(value)
+    except ValidationError:
+        return None
+    return output
+
+
 class JobParams(BaseModel):
     """What to draw, as it stands in a message and in a row: the prompt is composed already.
 
@@ -140,6 +182,7 @@ class JobParams(BaseModel):
     height: Side | None = None
     scheduler: Scheduler = Scheduler.DDIM
     num_images: Count = 1
+    output: Annotated[Output | None, WrapValidator(_understood)] = None
 
     @model_validator(mode="after")
     def _last_seed_fits(self) -> "JobParams":
@@ -203,8 +246,15 @@ class Image(BaseModel):
 WorkerId = Annotated[Text, Field(min_length=1, max_length=200)]
 
 
+#: W3C trace context: where a trace goes on.
+Traceparent = Annotated[str, Field(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
+
+
 class ClaimJob(BaseModel):
+    """`traceparent` is that of the attempt which begins if the claim is granted."""
+
     request_id: UUID
+    traceparent: Traceparent | None = None
 
 
 class ClaimRequest(BaseModel):
@@ -263,6 +313,9 @@ class Claim(BaseModel):
     alone: bool = False
     #: One for each image where the worker asked for them; empty when they could not be signed now.
     uploads: list[Upload] | None = None
+    #: Trace contexts of the request, and of the attempt before this one.
+    traceparent: Traceparent | None = None
+    previous: Traceparent | None = None
 
 
 class WorkerState(StrEnum):
@@ -284,14 +337,43 @@ class HeartbeatRow(BaseModel):
     preview: str | None = Field(default=None, max_length=8000, pattern=r"^[A-Za-z0-9+/]*={0,2}$")
 
 
+class WorkerFacts(BaseModel):
+    """What a worker says of itself for people to look at; nothing is decided by it.
+
+    `styles` (`id@version`) are those it drew last, the latest first, whose LoRA is still merged. `steps_per_second` counts
+    denoising steps of images while it draws; `done` and `failed` jobs since its start.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    version: Text = Field(default="", max_length=40)
+    model: Text = Field(default="", max_length=200)
+    base: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    device: Text = Field(default="", max_length=200)
+    styles: list[StyleName] = Field(default_factory=list, max_length=8)
+    steps_per_second: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    done: int = Field(default=0, ge=0)
+    failed: int = Field(default=0, ge=0)
+
+
+def _told(value: object, validate: ValidatorFunctionWrapHandler) -> WorkerFacts | None:
+    # A lease must not run out because of what is only for show.
+    try:
+        facts: WorkerFacts | None = validate(value)
+    except ValidationError:
+        return None
+    return facts
+
+
 class Heartbeat(BaseModel):
     """Once a second while busy. `free` counts images the worker could take at once, `held` the messages
-    that wait in it unclaimed (workers of version 0.1 do not tell)."""
+    that wait in it unclaimed (workers of version 0.1 tell neither that nor `facts`)."""
 
     worker_id: WorkerId
     state: WorkerState
     free: int = Field(ge=0)
     held: int = Field(default=0, ge=0, le=MAX_HELD)
+    facts: Annotated[WorkerFacts | None, WrapValidator(_told)] = None
     rows: list[HeartbeatRow] = Field(max_length=1024)
 
 

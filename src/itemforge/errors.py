@@ -6,6 +6,7 @@ ItemForgeError
 │   ├── StorageUnavailable     the object store cannot be reached or answered 5xx
 │   ├── GatewayUnavailable     the gateway cannot be reached or answered 5xx
 │   ├── DatabaseUnavailable    the database cannot be reached
+│   ├── SourceUnavailable      where a model is pulled from cannot be reached or answered 5xx
 │   └── EngineFailed           the engine process died, went silent or hit a device error
 └── PermanentError             the input or the set-up is wrong: trying again changes nothing
     ├── InvalidMessage         a queue message that is not the wire contract
@@ -16,6 +17,7 @@ ItemForgeError
     ├── InvalidStyle           a style pack that cannot be used with this base model
     ├── ModelError             a model or LoRA file that cannot be loaded
     ├── GatewayRefused         the gateway answered 4xx
+    ├── StaleEdit              a change to what somebody else has changed meanwhile
     ├── QuotaExceeded          an owner's images of a day are used up
     └── ConfigurationError     a setting is missing or contradicts another
 
@@ -46,6 +48,10 @@ class GatewayUnavailable(RetryableError):
 
 class DatabaseUnavailable(RetryableError):
     """The database cannot be reached."""
+
+
+class SourceUnavailable(RetryableError):
+    """Where a model is pulled from cannot be reached, or does not answer as it should."""
 
 
 class EngineFailed(RetryableError):
@@ -96,6 +102,10 @@ class GatewayRefused(PermanentError):
         self.detail = detail
 
 
+class StaleEdit(PermanentError):
+    """What the change was made from is no longer what is there."""
+
+
 class QuotaExceeded(PermanentError):
     """The owner's images of the last 24 hours are used up.
 
@@ -109,3 +119,13 @@ class QuotaExceeded(PermanentError):
 
 class ConfigurationError(PermanentError):
     """A setting is missing or contradicts another."""
+
+
+def advice(message: str) -> str:
+    """What a value must be, from pydantic's message about one that is not.
+
+    >>> advice("Input should be a valid integer")
+    'must be a valid integer'
+    """
+    said = message.removeprefix("Value error, ")
+    return said.replace("Input should", "must").replace("String should", "must")

@@ -6,9 +6,10 @@ which are safe on a laptop. Names that operators of the existing services alread
 are `SecretStr`, so they never show in a log or a traceback.
 """
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -45,13 +46,37 @@ def _header_text(secret: SecretStr) -> SecretStr:
     return SecretStr(text)
 
 
+def _header_pairs(secret: SecretStr) -> SecretStr:
+    if not all(name.strip() and sep for name, sep, _ in _pairs(_header_text(secret))):
+        raise ValueError("must be name=value pairs with commas between them, with %XX for special characters")
+    return secret
+
+
+def _pairs(secret: SecretStr) -> list[tuple[str, str, str]]:
+    return [pair.partition("=") for pair in secret.get_secret_value().split(",") if pair.strip()]
+
+
+def _networks(text: str) -> str:
+    try:
+        for part in text.split(","):
+            if part.strip():
+                ipaddress.ip_network(part.strip())
+    except ValueError:
+        raise ValueError(
+            "must be addresses and networks with commas between them, such as 10.0.0.0/8, 192.168.1.5"
+        ) from None
+    return text
+
+
 HttpAddress = Annotated[str, AfterValidator(_http_address)]
 AmqpAddress = Annotated[SecretStr, AfterValidator(_amqp_address)]
 ApiKey = Annotated[SecretStr, AfterValidator(_header_text)]
+OtlpHeaders = Annotated[SecretStr, AfterValidator(_header_pairs)]
+Networks = Annotated[str, AfterValidator(_networks)]
 
 
 class LogSettings(BaseSettings):
-    """What every process has: a home and a log."""
+    """What every process has: a home, a log, and where its traces go."""
 
     model_config = SettingsConfigDict(
         env_file=".env",
@@ -72,11 +97,47 @@ class LogSettings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="JSON, coloured lines, or JSON unless on a terminal"
     )
+    log_prompts: bool = Field(
+        default=False, description="whether prompts stand in the log at every level, and not only at debug"
+    )
+    otel_service_name: str | None = Field(
+        default=None,
+        validation_alias="OTEL_SERVICE_NAME",
+        description="name in logs and traces; default itemforge- and the process",
+    )
+    otel_endpoint: HttpAddress | None = Field(
+        default=None,
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        description="OTLP/HTTP collector of traces, such as http://127.0.0.1:4318; unset: no traces",
+    )
+    otel_headers: OtlpHeaders | None = Field(
+        default=None,
+        validation_alias="OTEL_EXPORTER_OTLP_HEADERS",
+        description="name=value pairs, with commas, that the collector asks for",
+    )
+    otel_ratio: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        validation_alias="OTEL_TRACES_SAMPLER_ARG",
+        description="part of the requests that is traced, where the caller has not decided it",
+    )
 
     @field_validator("home")
     @classmethod
     def _expand(cls, home: Path) -> Path:
         return home.expanduser().absolute()
+
+    def service_name(self, process: str) -> str:
+        """What logs and traces of a process call it."""
+        # `itemforge up` is all of it.
+        default = "itemforge" if process == "itemforge" else f"itemforge-{process}"
+        return self.otel_service_name or default
+
+    def otlp_headers(self) -> dict[str, str]:
+        """What the collector of traces is sent besides. Never log it."""
+        found = _pairs(self.otel_headers) if self.otel_headers else []
+        return {unquote(name.strip()): unquote(value.strip()) for name, _, value in found}
 
 
 class TrustSettings(LogSettings):
@@ -228,12 +289,36 @@ class GatewaySettings(BrokerSettings, StorageSettings):
     quota: int = Field(
         default=2000, ge=0, description="images a day of a user key that has no quota of its own; 0: any"
     )
+    block_list: Path | None = Field(
+        default=None, description="file of words and phrases, one a line, that are not drawn"
+    )
+    content: Literal["allow", "flag", "refuse"] = Field(
+        default="refuse",
+        description="what becomes of prompts with such words from a key that has no rule of its own",
+    )
     trusted_proxies: str = Field(
         default="127.0.0.1",
         description="addresses and networks, with commas, of proxies whose X-Forwarded-For is believed",
     )
+    images_wait: float = Field(
+        default=300.0,
+        gt=0,
+        le=3600,
+        description="seconds that /v1/images/generations waits for its pictures; then it answers 504",
+    )
+    session_days: float = Field(
+        default=30.0, gt=0, le=365, description="days after which a browser has to show its key again"
+    )
+    use_notice: str | None = Field(
+        default=None,
+        max_length=1000,
+        description="line at the foot of the studio's pages; default: the licences that bind its pictures",
+    )
     seed_routes: Literal["key", "open", "off"] = Field(
         default="key", description="who may use /generate, /status and /update_db"
+    )
+    metrics: Literal["key", "open"] = Field(
+        default="key", description="who may read /metrics: monitor and admin keys, or everybody"
     )
     default_style: str = Field(default="plain", description="style whose LoRA draws messages that name none")
     model: str = Field(default="starter", description="base model: a name or a directory")
@@ -242,7 +327,9 @@ class GatewaySettings(BrokerSettings, StorageSettings):
     )
     lease: float = Field(default=30.0, gt=0, description="seconds that a claim or heartbeat leases a row")
     relay_interval: float = Field(
-        default=1.0, gt=0, description="seconds between the relay's looks when nothing wakes it"
+        default=1.0,
+        gt=0,
+        description="seconds between the looks of relay and webhook sender when nothing wakes them",
     )
     relay_window: int = Field(
         default=32, ge=1, description="least number of rows published and not yet claimed"
@@ -261,8 +348,26 @@ class GatewaySettings(BrokerSettings, StorageSettings):
     retain_requests: float = Field(
         default=0.0, ge=0, description="days that ended requests and their pictures are kept; 0 for ever"
     )
+    retain_deliveries: float = Field(
+        default=7.0, ge=0, description="days that ended webhook deliveries are listed; 0 for ever"
+    )
+    webhook_http: bool = Field(default=False, description="whether webhooks may go to http:// addresses")
+    webhook_networks: Networks = Field(
+        default="",
+        description="addresses and networks, with commas, that webhooks may reach besides public ones",
+    )
+    webhook_timeout: float = Field(
+        default=15.0, gt=0, le=120, description="seconds that a webhook's receiver may take for its answer"
+    )
     retain_events: float = Field(default=7.0, ge=0, description="days that events are kept; 0 for ever")
     clean_interval: float = Field(default=3600.0, gt=0, description="seconds between clean-ups")
+
+    @property
+    def webhook_allowed(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+        """The networks that webhooks may reach besides public addresses."""
+        return [
+            ipaddress.ip_network(part.strip()) for part in self.webhook_networks.split(",") if part.strip()
+        ]
 
     @property
     def database_url(self) -> str:
@@ -314,9 +419,15 @@ class WorkerSettings(BrokerSettings, StorageSettings, EngineSettings):
     worker_id: str | None = Field(
         default=None, min_length=1, max_length=200, description="default: host name and a random part"
     )
-    worker_host: str = Field(default="127.0.0.1", description="address of the worker's probes")
+    worker_host: str = Field(default="127.0.0.1", description="address of the worker's probes and metrics")
     worker_port: int = Field(
-        default=9464, ge=0, le=65535, description="port of the worker's probes; 0 takes a free one"
+        default=9464,
+        ge=0,
+        le=65535,
+        description="port of the worker's probes and metrics; 0 takes a free one",
+    )
+    price_per_hour: float = Field(
+        default=0.0, ge=0, description="what the worker's machine costs an hour, for the cost of an image"
     )
     gateway_mode: Literal["auto", "claims", "seed"] = Field(
         default="auto", description="claims, or a gateway that knows only /update_db; auto finds out"
@@ -358,6 +469,54 @@ class ClientSettings(TrustSettings):
         description="the gateway's address",
     )
     api_key: ApiKey | None = Field(default=None, description="key for the gateway")
+
+
+class PullSettings(TrustSettings):
+    """`itemforge models pull`: where models come from."""
+
+    hf_endpoint: HttpAddress = Field(
+        default="https://huggingface.co",
+        validation_alias="HF_ENDPOINT",
+        description="the Hugging Face Hub, or a mirror of it",
+    )
+    hf_token: ApiKey | None = Field(
+        default=None,
+        validation_alias="HF_TOKEN",
+        description="token for the Hugging Face Hub; only gated and private models need one",
+    )
+    wandb_api_key: ApiKey | None = Field(
+        default=None, validation_alias="WANDB_API_KEY", description="key for artifacts of Weights & Biases"
+    )
+    tsuki_lora: str | None = Field(
+        default=None,
+        description="where `itemforge models pull tsuki` takes the LoRA from, if not from its own source",
+    )
+
+
+class CaptionSettings(TrustSettings):
+    """`itemforge data caption`: Gemini, by which pictures are captioned."""
+
+    gemini_api_key: ApiKey | None = Field(
+        default=None, validation_alias="GEMINI_API_KEY", description="key for captions by Gemini"
+    )
+    google_api_key: ApiKey | None = Field(
+        default=None, validation_alias="GOOGLE_API_KEY", description="the same, where the other is not set"
+    )
+    gemini_url: HttpAddress = Field(
+        default="https://generativelanguage.googleapis.com", description="the Gemini API, or a proxy of it"
+    )
+    gemini_timeout: float = Field(default=60.0, gt=0, description="seconds that one answer may take")
+    gemini_attempts: int = Field(
+        default=4, ge=1, description="tries of a request that fails for the service's sake"
+    )
+    gemini_pause: float = Field(
+        default=1.0, gt=0, description="seconds before the second of these tries; doubled each time"
+    )
+    gemini_poll: float = Field(default=30.0, gt=0, description="seconds between looks at a batch job")
+
+    @property
+    def gemini_key(self) -> SecretStr | None:
+        return self.gemini_api_key or self.google_api_key
 
 
 S = TypeVar("S", bound=LogSettings)

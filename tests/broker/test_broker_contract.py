@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from itemforge.broker.face import Broker, Consumer, Delivery
+from itemforge.broker.face import Broker, Consumer, DeadLetter, Delivery
 from itemforge.broker.opening import open_broker
 from itemforge.contract import DEAD_QUEUE, QUEUE, RETRY_DELAYS, retry_queue
 from itemforge.errors import BrokerUnavailable, Unroutable
@@ -191,6 +191,28 @@ async def test_a_short_delay_does_not_wait_behind_a_long_one(broker: Broker) -> 
     await broker.publish(retry_queue("5s"), b"quick")
     (delivery,) = await take(broker.consume(1))
     assert delivery.body == b"quick"
+
+
+async def test_dead_letters_are_taken_one_by_one_and_the_others_stay(broker: Broker) -> None:
+    for n in (0, 1, 2, 1, 3):
+        await broker.publish(DEAD_QUEUE, b"%d" % n, {"x-reason": "broken"})
+    done: list[bytes] = []
+
+    async def keep(letter: DeadLetter) -> None:
+        done.append(letter.body)
+
+    async def fail(letter: DeadLetter) -> None:
+        raise BrokerUnavailable("it could not be moved")
+
+    assert await broker.take_dead(2, lambda letter: letter.body == b"3", keep) == 0  # too far back
+    with pytest.raises(BrokerUnavailable, match="could not be moved"):
+        await broker.take_dead(9, lambda letter: letter.body == b"2", fail)
+    assert await broker.take_dead(9, lambda letter: letter.body == b"1", keep) == 2
+    assert done == [b"1", b"1"]
+    await eventually(lambda: _depth_is(broker, 3, DEAD_QUEUE), 30)
+    left = await broker.dead_letters(9)
+    assert sorted(letter.body for letter in left) == [b"0", b"2", b"3"]
+    assert {letter.headers["x-reason"] for letter in left} == {"broken"}
 
 
 async def test_dead_letters_can_be_looked_at_again_and_again_and_purged(broker: Broker) -> None:

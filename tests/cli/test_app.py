@@ -1,5 +1,8 @@
 """The command line as a whole: every command is there and says how it is used."""
 
+import subprocess
+import sys
+
 import pytest
 from typer.testing import CliRunner
 
@@ -12,7 +15,9 @@ COMMANDS = (
     "worker",
     "demo",
     "generate",
+    "cutout",
     "submit",
+    "batch",
     "jobs",
     "cancel",
     "dead",
@@ -21,6 +26,7 @@ COMMANDS = (
     "keys",
     "data",
     "train",
+    "models",
     "styles",
 )
 
@@ -40,3 +46,16 @@ def test_every_command_says_how_it_is_used(command: str) -> None:
 
 def test_a_command_that_does_not_exist_is_an_error() -> None:
     assert CliRunner().invoke(app, ["draw"]).exit_code == 2
+
+
+def test_the_command_line_starts_without_what_only_some_extras_bring() -> None:
+    """A gateway's or a client's installation has none of these."""
+    missing = ["numpy", "scipy", "torch", "diffusers", "transformers", "wandb", "selenium", "bs4"]
+    missing += ["fastapi", "uvicorn", "sqlalchemy", "alembic", "matplotlib", "google.genai"]
+    hide = f"import sys; sys.modules.update(dict.fromkeys({missing!r})); "
+    done = subprocess.run(
+        [sys.executable, "-c", f"{hide}from itemforge.cli.app import app; app(['--version'])"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "itemforge" in done.stdout, done.stderr

@@ -83,7 +83,7 @@ def test_the_command_draws_and_like_draws_the_same_pixels_in_another_process(tmp
     assert "the same pixels as apple.png" in second.stderr
     assert (tmp_path / "apple.png").read_bytes() == (tmp_path / "again.png").read_bytes()
     recipe = read_recipe((tmp_path / "apple.png").read_bytes())
-    assert (recipe.prompt, recipe.seed, recipe.steps) == ("red apple, game item, white background", 7, 4)
+    assert (recipe.prompt, recipe.seed, recipe.steps) == ("red apple, glossy 3d icon, white background", 7, 4)
     assert (recipe.guidance, recipe.model, recipe.dtype) == (4.0, "starter", "float32")
 
 

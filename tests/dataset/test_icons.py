@@ -88,6 +88,15 @@ def test_the_same_packages_give_the_same_files_and_a_second_run_makes_none(
     assert all(p.stat().st_mtime_ns == time for p, time in times.items() if p != broken)
 
 
+def test_captions_of_a_style_begin_with_its_trigger(packages: Path, tmp_path: Path) -> None:
+    build_icons(tmp_path, packages, 32)
+    for style, trigger in (("openmoji", "emoji"), ("ink", "clip art")):
+        lines = _lines(tmp_path / "styles" / style)
+        assert lines and all(c.startswith(f"{trigger}, ") for line in lines for c in line["captions"])  # type: ignore[attr-defined]
+    base = _lines(tmp_path / "base")
+    assert not any(c.startswith(("emoji, ", "clip art, ")) for line in base for c in line["captions"])  # type: ignore[attr-defined]
+
+
 def test_another_size_in_the_same_folder_is_refused(packages: Path, tmp_path: Path) -> None:
     build_icons(tmp_path, packages, 32)
     with pytest.raises(InvalidInput, match="32 pixels, not 64"):

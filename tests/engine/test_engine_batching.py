@@ -60,7 +60,8 @@ def test_every_step_of_every_row_is_told_once_and_in_order(starter: Model) -> No
 
     for row_id, steps in (("a", 3), ("b", 5), ("c", 1)):
         told = of(events, row_id)
-        assert told[:-1] == [Progress(row_id, n, steps) for n in range(1, steps + 1)]
+        progress = [event for event in told if isinstance(event, Progress)]
+        assert progress == [Progress(row_id, n, steps) for n in range(1, steps + 1)]
         assert isinstance(told[-1], Finished)
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from itemforge.contract import Scheduler
 from itemforge.engine.loop import Engine
 from itemforge.engine.model import Model
-from itemforge.engine.rows import Cancelled, Failed, Finished, LoraRef, Preview, Progress
+from itemforge.engine.rows import Cancelled, Failed, Finished, LoraRef, Preview, Progress, Staged
 from itemforge.errors import EngineFailed, PermanentError, RetryableError
 from itemforge.imaging.recipe import RecipeLora
 from itemforge.styles.files import file_sha256
@@ -62,10 +62,30 @@ def test_a_row_can_be_cancelled_before_its_first_step_and_before_it_is_decoded(s
     assert calls.made == []
 
     engine.submit(row("drawn", steps=1))
-    assert engine.step() == [Progress("drawn", 1, 1)]
+    assert [event for event in engine.step() if not isinstance(event, Staged)] == [Progress("drawn", 1, 1)]
     engine.cancel("drawn")
     assert engine.step() == [Cancelled("drawn")]
     assert not engine.busy
+
+
+def test_a_row_tells_the_stages_that_it_went_through_before_what_came_of_them(starter: Model) -> None:
+    engine = Engine(starter)
+    for name in ("one", "other"):
+        engine.submit(row(name, steps=2))
+
+    events = of(run(engine), "one")
+
+    told = [event.stage if isinstance(event, Staged) else type(event).__name__ for event in events]
+    assert told == ["merge", "encode", "Progress", "Progress", "decode", "Finished"]
+    moments = [
+        moment
+        for event in events
+        for moment in (
+            (event.began, event.ended) if isinstance(event, Staged) else (getattr(event, "at", None),)
+        )
+        if moment is not None
+    ]
+    assert len(moments) == 8 and moments == sorted(moments)
 
 
 def test_cancelling_or_watching_an_unknown_row_does_nothing(starter: Model) -> None:

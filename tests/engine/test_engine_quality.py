@@ -42,7 +42,8 @@ def test_a_draft_is_the_exact_picture_of_fewer_steps(starter: Model, scheduler: 
     events = run(engine)
 
     assert len(calls.made) == 8
-    assert of(events, "a")[:-1] == [Progress("a", n, 8) for n in range(1, 9)], "progress ends at its end"
+    progress = [event for event in of(events, "a") if isinstance(event, Progress)]
+    assert progress == [Progress("a", n, 8) for n in range(1, 9)], "progress ends at its end"
     finished = events[-1]
     assert isinstance(finished, Finished)
     exact = Engine(starter).draw(row(steps=8, scheduler=scheduler))

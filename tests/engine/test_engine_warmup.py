@@ -86,8 +86,12 @@ def test_another_torch_measures_anew_and_a_broken_memory_is_no_harm(tmp_path: Pa
 def test_a_coarser_dtype_is_measured_only_where_quality_allows_and_passes_the_golden_row(
     tmp_path: Path,
 ) -> None:
-    _, stages = stages_of(settings(tmp_path, quality="draft"))
-    assert stages.count("measure") == 8 * len(LAYOUTS)
+    Engine.load(settings(tmp_path, quality="draft"))
+    (memory,) = (tmp_path / "cache" / "warmup").iterdir()
+    measured = json.loads(memory.read_text())["chosen"]["measured"]
+    # How often depends on the processor: where bfloat16 takes seconds, once.
+    pairs = {(each["dtype"], each["layout"]) for each in measured}
+    assert pairs == {(dtype, layout) for dtype in ("float32", "bfloat16") for layout in LAYOUTS}
 
     engine, _ = stages_of(settings(tmp_path, dtype="bfloat16"))
     assert engine.model.dtype == torch.bfloat16

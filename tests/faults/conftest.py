@@ -1,5 +1,6 @@
 """`stack`: a system of its own for each test, on classic queues; `quorum_stack` on quorum queues."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ def migrated_database(postgres_server: PostgresServer) -> Iterator[str]:
     with postgres_server.database() as url:
         command = [sys.executable, "-m", "itemforge", "db", "upgrade"]
         env = {"DATABASE_URL": url.replace("+asyncpg", ""), "PATH": "/usr/bin:/bin"}
+        env |= {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}  # the source that the processes run
         subprocess.run(command, env=env, check=True, capture_output=True, cwd="/")
         yield url.rsplit("/", 1)[1]
 

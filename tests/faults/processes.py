@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from logged import with_keys
 from polling import wait_until
 
 _TESTS = Path(__file__).parents[1]
@@ -92,9 +93,9 @@ class Process:
         self.send(signal.SIGCONT)
 
     def events(self, message: str | None = None) -> list[dict[str, Any]]:
-        """The log's lines so far, or those with one message."""
+        """The log's lines so far, or those with one message, with the keys of the log calls beside the schema's fields."""
         lines = [json.loads(line) for line in self.log.read_text().split("\n")[:-1] if line.startswith("{")]
-        return [line for line in lines if message in (None, line["message"])]
+        return [with_keys(line) for line in lines if message in (None, line["message"])]
 
     def tail(self) -> str:
         return self.log.read_text()[-3000:]

@@ -266,6 +266,7 @@ def test_f14_while_an_alarm_blocks_publishers_work_is_accepted_and_consumed(
 
 def _broker_away(node: RabbitNode, stack: Stack, seconds: float, count: int) -> None:
     gateway = stack.gateway(ITEMFORGE_RELAY_WINDOW="1000")
+    wait_until(lambda: gateway.events("broker_connected"), 30)  # it is ready without a broker, too
     node.stop()
     wait_until(lambda: links_lost(gateway) > 0, 30, why="the gateway sees it")
     end = time.monotonic() + seconds

@@ -7,6 +7,7 @@ Without keys, and with a key of each role.
 
 import asyncio
 import json
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -56,6 +57,10 @@ HOW: dict[str, Any] = {
     "suppress_health_check": list(HealthCheck),
 }
 EVENTS = "/v1/generations/{request_id}/events"
+#: All of a caller's on one connection, which never ends; tests/gateway/test_gateway_feed.py has it.
+FEED = "/v1/events"
+#: Waits for pictures, which nobody draws here; tests/gateway/test_openai.py has its wrong bodies.
+IMAGES = "/v1/images/generations"
 ADMIN = {"X-API-Key": "the bootstrap key of these tests"}
 KEYED = {"admin_key": SecretStr(ADMIN["X-API-Key"]), "rate_limit": 0, "quota": 0, "wrong_keys": 10**6}
 
@@ -86,6 +91,11 @@ async def _in_every_state(rig: Rig, owner: dict[str, str]) -> dict[str, str]:
     return ids
 
 
+async def _unknown(host: str, port: int) -> list[str]:
+    """No webhook leaves the test, whatever address was made up for it."""
+    raise socket.gaierror(socket.EAI_AGAIN, "no names here")
+
+
 @contextmanager
 def _serving(database_url: str, home: Path, role: Role | None) -> Iterator[Served]:
     """A gateway behind uvicorn, in a thread: schemathesis and hypothesis are synchronous.
@@ -100,6 +110,7 @@ def _serving(database_url: str, home: Path, role: Role | None) -> Iterator[Serve
         store = FolderStore(home / "objects")  # the real one: it signs uploads, and takes them
         limits = {} if role is None else KEYED
         async with listening(settings_for(database_url, home, **limits), store=store) as rig:
+            rig.gateway.guard.resolve = _unknown
             headers = {} if role is None else await headers_of(rig, role)
             rig.http.headers.update({} if role is None else ADMIN)
             ids = await _in_every_state(rig, headers if role is Role.USER else {})
@@ -136,7 +147,9 @@ def _operations(served: Served, mode: GenerationMode) -> Iterator[APIOperation]:
     for found in served.schema.get_all_operations():
         operation = found.ok()
         # What streams is tested below.
-        if operation.path != EVENTS and (mode is GenerationMode.POSITIVE or _can_be_asked_wrongly(operation)):
+        if operation.path not in (EVENTS, FEED, IMAGES) and (
+            mode is GenerationMode.POSITIVE or _can_be_asked_wrongly(operation)
+        ):
             yield operation
 
 
@@ -171,7 +184,8 @@ def test_each_role_is_answered_as_the_document_says(
 ) -> None:
     with _serving(database_url, tmp_path, role) as served:
         statuses = _ask_everything(served, mode, count(2, 60), role)
-        assert 200 in statuses
+        # Some roles may ask for nothing that can be asked wrongly and be answered all the same.
+        assert (200 if mode is GenerationMode.POSITIVE else 422) in statuses
         assert httpx.get(f"{served.url}/readyz").json()["ready"]
 
 

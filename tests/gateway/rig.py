@@ -3,7 +3,7 @@
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,8 @@ import httpx
 from fastapi import FastAPI
 from PIL import Image as PillowImage
 
-from itemforge.contract import QUEUE, Scheduler
+from itemforge.broker.face import DeadLetter
+from itemforge.contract import DEAD_QUEUE, QUEUE, Scheduler
 from itemforge.errors import BrokerUnavailable, ObjectMissing, StyleNotFound
 from itemforge.gateway.app import create_app
 from itemforge.gateway.context import Gateway
@@ -24,6 +25,7 @@ from itemforge.jobs.database import Database
 from itemforge.jobs.keys import Role
 from itemforge.settings import GatewaySettings
 from itemforge.storage.keys import check_key
+from itemforge.studio import site
 from itemforge.styles.models import ModelFacts
 from itemforge.styles.pack import Defaults, Size, StylePack
 
@@ -56,6 +58,20 @@ class MemoryBroker:
         if not self.connected:
             raise BrokerUnavailable("the broker is away")
         return len(self.queues.get(queue, []))
+
+    async def dead_letters(self, limit: int) -> list[DeadLetter]:
+        if not self.connected:
+            raise BrokerUnavailable("the broker is away")
+        return [DeadLetter(body, {}) for body in self.queues.get(DEAD_QUEUE, [])[:limit]]
+
+    async def take_dead(
+        self, limit: int, wanted: Callable[[DeadLetter], bool], then: Callable[[DeadLetter], Awaitable[None]]
+    ) -> int:
+        taken = [letter for letter in await self.dead_letters(limit) if wanted(letter)]
+        for letter in taken:
+            await then(letter)
+            self.queues[DEAD_QUEUE].remove(letter.body)
+        return len(taken)
 
     @property
     def ids(self) -> list[str]:
@@ -118,6 +134,12 @@ class Packs:
     async def list(self) -> list[StylePack]:
         return list(PACKS)
 
+    async def versions(self) -> Mapping[str, Sequence[int]]:
+        return {"tale": [2, 3]}
+
+    def forget(self) -> None:
+        """Nothing changes here."""
+
     async def get(self, name: str) -> StylePack:
         for pack in PACKS:
             if name in (pack.id, pack.name):
@@ -131,6 +153,9 @@ class Packs:
         if sha256 != BLOB:
             raise ObjectMissing("no style has this file")
         return b"weights"
+
+    async def sample(self, pack: StylePack) -> bytes | None:
+        return b"a picture" if pack.id == "plain" else None
 
 
 FACTS = ModelFacts("starter", None, BASE, 64, 64, 8)
@@ -191,7 +216,7 @@ class Clock:
         return self.now
 
 
-async def headers_of(rig: Rig, role: Role, **limits: int) -> dict[str, str]:
+async def headers_of(rig: Rig, role: Role, **limits: Any) -> dict[str, str]:
     """The headers of a caller with a new key."""
     _, secret = await keys.create(rig.gateway.db, f"a {role}", role, **limits)
     return {"X-API-Key": secret}
@@ -248,6 +273,7 @@ def app_for(
         model=FACTS,
         embedded=embedded,
         worker_key=worker_key,
+        studio=site.install,
     )
 
 

@@ -11,7 +11,7 @@ from databases import age, new_request, reload
 from itemforge.contract import QUEUE, Status, retry_queue
 from itemforge.gateway import upkeep
 from itemforge.gateway.relay import Relay
-from itemforge.jobs import claims, requests
+from itemforge.jobs import claims, finding
 from itemforge.jobs.database import Database
 from itemforge.settings import GatewaySettings
 from polling import eventually
@@ -86,7 +86,7 @@ async def test_the_cleaner_takes_objects_along_and_nothing_else(rig: Rig) -> Non
         await rig.draw(request_id)
         await rig.http.get(f"/v1/generations/{request_id}/thumbnail")
     db = rig.gateway.db
-    rows = await requests.find(db, requests.Filter(), 10)
+    rows = await finding.find(db, finding.Filter(), 10)
     old = next(row for row in rows if str(row.id) == ids[0])
     await age(db, old.id, "finished_at", 10 * 86400)
     keeping = rig.gateway.settings.model_copy(update={"retain_requests": 7.0})

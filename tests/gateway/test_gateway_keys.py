@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from itemforge.errors import ConfigurationError
 from itemforge.gateway.auth import is_public, roles
 from itemforge.gateway.keyring import Keyring
-from itemforge.jobs import keys, requests
+from itemforge.jobs import finding, keys
 from itemforge.jobs.database import Database
 from itemforge.jobs.keys import Role
 from itemforge.settings import GatewaySettings
@@ -42,10 +42,29 @@ CALLS = [
     ("GET", "/v1/styles/plain/1.toml", "worker"),
     ("GET", f"/v1/styles/blobs/{'b' * 64}", "worker"),
     ("PUT", f"/update_db/{REQUEST_ID}", "worker"),
-    ("GET", "/v1/workers", None),
+    ("GET", "/metrics", "monitor"),
+    ("GET", "/v1/workers", "user"),
+    ("GET", "/v1/stats/throughput", "user"),
+    ("POST", "/v1/styles/blobs", None),
+    ("POST", "/v1/styles/publish", None),
+    ("POST", "/v1/styles/tale/rollback", None),
+    ("GET", "/v1/dead", None),
+    ("POST", f"/v1/dead/{REQUEST_ID}/send-again", None),
+    ("DELETE", f"/v1/dead/{REQUEST_ID}", None),
     ("GET", "/nothing", None),
     ("POST", "/v1/generations%0A", None),
 ]
+
+#: Addresses that are for admins alone.
+ADMINS = {
+    "/v1/styles/blobs",
+    "/v1/styles/publish",
+    "/v1/styles/{style}/rollback",
+    "/v1/dead",
+    "/v1/dead/send-again",
+    "/v1/dead/{letter_id}",
+    "/v1/dead/{letter_id}/send-again",
+}
 
 
 def _keyed(settings: GatewaySettings, **values: object) -> GatewaySettings:
@@ -77,7 +96,7 @@ async def test_every_route_says_who_may_call_it(rig: Rig) -> None:
         ("PUT", "/v1/uploads/{key}"),
     }
     assert {call for call in told if is_public(*call)} == public
-    assert [path for _, path in told - public if roles(path) == [Role.ADMIN]] == ["/v1/workers"]
+    assert {path for _, path in told - public if roles(path) == [Role.ADMIN]} == ADMINS
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             keyed = (method.upper(), path) not in public
@@ -95,7 +114,7 @@ async def test_the_owner_of_a_keyed_call_is_its_key(settings: GatewaySettings) -
 
 
 async def _owners(rig: Rig) -> set[str]:
-    return {row.owner for row in await requests.find(rig.gateway.db, requests.Filter(), 10)}
+    return {row.owner for row in await finding.find(rig.gateway.db, finding.Filter(), 10)}
 
 
 async def test_a_revoked_key_is_refused_within_seconds(settings: GatewaySettings) -> None:

@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 from rig import Rig, headers_of, running
 
-from itemforge.jobs import requests
+from itemforge.jobs import finding
 from itemforge.jobs.keys import Role
 from itemforge.settings import GatewaySettings
 
@@ -133,7 +133,7 @@ async def test_an_admin_may_do_everything_with_anybodys(rig: Rig, ann: Headers) 
     assert cancelled.json()["status"] == "Cancelled"
     again = await rig.http.post(f"/v1/generations/{waiting}/retry", headers=ADMIN)
     assert again.status_code == 202
-    rows = await requests.find(rig.gateway.db, requests.Filter(owner="admin"), 10)
+    rows = await finding.find(rig.gateway.db, finding.Filter(owner="admin"), 10)
     assert [str(row.id) for row in rows] == [again.json()["id"]]
     assert (await rig.http.delete(f"/v1/generations/{drawn}", headers=admins[1])).status_code == 204
 

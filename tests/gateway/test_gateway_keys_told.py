@@ -26,7 +26,7 @@ async def test_the_log_names_the_key_of_a_refused_call_and_never_shows_it(settin
             answers = [
                 await rig.http.request(method, path, headers={"Authorization": f"Bearer {secret}"}, json=body)
                 for method, path, body in (
-                    ("GET", "/v1/workers", None),
+                    ("GET", "/v1/dead", None),
                     ("POST", "/v1/worker/claims", {}),
                     ("POST", "/v1/generations", {"prompt": "p"}),
                     ("POST", "/v1/generations", {"prompt": "p"}),
@@ -37,7 +37,7 @@ async def test_the_log_names_the_key_of_a_refused_call_and_never_shows_it(settin
         assert [answer.status_code for answer in answers] == [403, 403, 202, 429, 422, 401]
         refused = [line for line in logs if line["event"] == "call_refused"]
         assert [(line["key"], line["role"], line["path"]) for line in refused] == [
-            (key.id, "user", "/v1/workers"),
+            (key.id, "user", "/v1/dead"),
             (key.id, "user", "/v1/worker/claims"),
         ]
         told = json.dumps(logs, default=str) + "".join(answer.text for answer in answers)

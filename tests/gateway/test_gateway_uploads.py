@@ -192,7 +192,7 @@ async def test_an_upload_that_breaks_off_leaves_no_object(folder: Rig) -> None:
             lambda: [line for line in lines if line.get("path", "").startswith("/v1/uploads/")],
             why="the gateway has noticed that the upload broke off",
         )
-    assert [line["status"] for line in served] == [400]
+    assert [line["status_code"] for line in served] == [400]
     assert (await put(folder, upload, b"whole")).status_code == 201
     assert await folder.store.get(upload["key"]) == b"whole"
 

@@ -2,6 +2,8 @@ import base64
 from itertools import count
 from uuid import uuid4
 
+from sqlalchemy import event
+
 from databases import completed, new_request, reload, report, states
 from itemforge.contract import Heartbeat, HeartbeatRow, ReportStatus, Status, WorkerState
 from itemforge.jobs import claims, events, heartbeats, publishing, requests
@@ -30,6 +32,19 @@ async def test_a_heartbeat_renews_the_lease_and_keeps_progress(db: Database) -> 
     assert (answer.request_id, answer.cancel, answer.lost, answer.watch) == (request.id, False, False, False)
     row = await reload(db, request.id)
     assert row.leased and row.done == Progress(8, 40)
+
+
+async def test_many_rows_take_as_many_statements_as_two(db: Database) -> None:
+    """A fleet sends one heartbeat a second for each worker, so they are what a gateway does most."""
+    ids = [(await new_request(db)).id for _ in range(20)]
+    await claims.claim(db, "w", ids, 30)
+    seen: list[str] = []
+    event.listen(db.engine.sync_engine, "before_cursor_execute", lambda *a: seen.append(a[2]))
+    await _beat(db, *map(_row, ids[:2]))
+    two = len(seen)
+    await _beat(db, *map(_row, ids[2:]))
+    assert two == len(seen) - two > 0
+    assert all([(await reload(db, i)).leased and await _progress(db, i) == [(0, 1)] for i in ids])
 
 
 async def test_progress_is_told_at_most_once_a_second_for_each_image(db: Database) -> None:

@@ -6,10 +6,10 @@ from sqlalchemy import update
 
 from databases import age, completed, new_request, reload, states
 from itemforge.contract import JobParams, Status
-from itemforge.jobs import claims, requests
+from itemforge.jobs import claims, finding, requests, trash
 from itemforge.jobs.database import Database
+from itemforge.jobs.finding import Filter
 from itemforge.jobs.records import NewRequest
-from itemforge.jobs.requests import Filter
 from itemforge.jobs.tables import requests as table
 
 
@@ -59,7 +59,7 @@ async def test_keys_of_different_owners_do_not_meet(db: Database) -> None:
 async def test_pages_walk_all_requests_once_while_new_ones_arrive(db: Database) -> None:
     made = [await new_request(db) for _ in range(7)]
     seen, before = [], None
-    while page := await requests.find(db, Filter(), 3, before):
+    while page := await finding.find(db, Filter(), 3, before):
         seen += [request.id for request in page]
         before = (page[-1].created_at, page[-1].id)
         await new_request(db)
@@ -71,7 +71,7 @@ async def test_requests_of_one_moment_are_paged_by_id(db: Database) -> None:
     async with db.write() as write:
         await write.conn.execute(update(table).values(created_at=made[0].created_at))
     seen, before = [], None
-    while page := await requests.find(db, Filter(), 2, before):
+    while page := await finding.find(db, Filter(), 2, before):
         seen += [request.id for request in page]
         before = (page[-1].created_at, page[-1].id)
     assert seen == sorted((request.id for request in made), reverse=True)
@@ -86,7 +86,7 @@ async def test_filters_by_status_style_and_time(db: Database) -> None:
     await age(db, none.id, "created_at", 3600)
 
     async def ids(**wanted: object) -> set[object]:
-        return {r.id for r in await requests.find(db, Filter(**wanted), 50)}  # type: ignore[arg-type]
+        return {r.id for r in await finding.find(db, Filter(**wanted), 50)}  # type: ignore[arg-type]
 
     assert await ids(status=Status.CANCELLED) == {newer.id}
     assert await ids(style="plain") == {plain.id, newer.id}
@@ -124,10 +124,10 @@ async def test_a_deleted_request_is_hidden_but_still_answers_its_worker(db: Data
     request = await new_request(db)
     if claimed:
         await claims.claim(db, "w", [request.id], 30)
-    assert await requests.delete(db, request.id) is not None
+    assert await trash.delete(db, [request.id]) != []
     assert await requests.get(db, request.id) is None
-    assert await requests.find(db, Filter(), 10) == []
-    assert await requests.delete(db, request.id) is None
+    assert await finding.find(db, Filter(), 10) == []
+    assert await trash.delete(db, [request.id]) == []
     assert await requests.cancel(db, request.id) is None
     (answer,) = await claims.claim(db, "w", [request.id], 30)
     assert answer.outcome == "done"

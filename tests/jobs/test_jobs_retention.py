@@ -2,7 +2,7 @@ from sqlalchemy import update
 
 from databases import age, completed, new_request, reload
 from itemforge.contract import Heartbeat, HeartbeatRow, WorkerState
-from itemforge.jobs import claims, events, heartbeats, requests, retention
+from itemforge.jobs import claims, events, heartbeats, requests, retention, trash
 from itemforge.jobs.clock import now
 from itemforge.jobs.database import Database
 from itemforge.jobs.records import Request
@@ -39,7 +39,7 @@ async def test_ended_requests_expire_after_their_days_and_open_ones_never(db: Da
 
 async def test_a_deleted_requests_row_goes_after_a_day(db: Database) -> None:
     request = await _done(db)
-    await requests.delete(db, request.id)
+    await trash.delete(db, [request.id])
     assert await retention.expired_requests(db, 0) == []
     await age(db, request.id, "deleted_at", 2 * DAY)
     assert [r.id for r in await retention.expired_requests(db, 0)] == [request.id]

@@ -29,6 +29,12 @@ class FakeGcs:
         self.url = f"http://127.0.0.1:{self.port}"
         self._service: Service | None = None
 
+    @property
+    def pid(self) -> int:
+        """Of the running emulator."""
+        assert self._service is not None, "start comes first"
+        return self._service.pid
+
     def start(self) -> None:
         flags = {
             "scheme": "http",

@@ -148,6 +148,12 @@ class PostgresCluster(PostgresServer):
         )
         self._service.wait_until(self._accepts, within=60)
 
+    @property
+    def pid(self) -> int:
+        """Of the running server."""
+        assert self._service is not None, "start comes first"
+        return self._service.pid
+
     def stop(self) -> None:
         if self._service is not None:
             self._service.stop()

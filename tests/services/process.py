@@ -98,6 +98,19 @@ class Service:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        """To the program and all of its group, as far as it is still there."""
+        self._signal(number)
+
     def wait_until(self, ready: Callable[[], bool], within: float) -> None:
         """Poll `ready`; the log's end is in the error.
 

@@ -1,4 +1,4 @@
-"""A private RabbitMQ node with its management plugin; one vhost for each test.
+"""A private RabbitMQ node with its management and Prometheus plugins; one vhost for each test.
 
 Node name, epmd, cookie, ports and directories are all our own, so the system's node is never touched and
 several sessions may run at once. A node starts in about six seconds.
@@ -117,7 +117,9 @@ class RabbitNode:
     def __init__(self, server: Path) -> None:
         self._server = server
         self.directory = service_directory("rabbit")
-        self.port, self.tls_port, self._http_port, self._dist_port, self._epmd_port = free_ports(5)
+        self.port, self.tls_port, self._http_port, self._dist_port, self._epmd_port, metrics = free_ports(6)
+        #: Where its plugin answers Prometheus.
+        self.metrics_port = metrics
         self._services: list[Service] = []
         self.management = Management(f"http://127.0.0.1:{self._http_port}")
         for name in ("mnesia", "log", "schema", "home", "conf"):
@@ -132,6 +134,11 @@ class RabbitNode:
     def url(self, vhost: str) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}/{quote(vhost, safe='')}"
 
+    @property
+    def pid(self) -> int:
+        """Of the running node."""
+        return self._services[-1].pid
+
     def start(self) -> None:
         # epmd would be started by the node as a daemon and stay behind; ours is a child like the node.
         epmd = shutil.which("epmd")
@@ -143,7 +150,7 @@ class RabbitNode:
         self._services[0].wait_until(lambda: listens(self._epmd_port), within=10)
         node = Service([str(self._server)], log, self.environment(), cwd=self.directory)
         self._services.append(node)
-        node.wait_until(lambda: listens(self.port) and self.management.alive(), within=90)
+        node.wait_until(lambda: listens(self.port) and self.management.alive(), within=240)
 
     def stop(self) -> None:
         """Kill the node at once: what was confirmed is on disk already."""
@@ -200,7 +207,7 @@ class RabbitNode:
     def _write_configuration(self) -> None:
         conf = self.directory / "conf"
         files = self.authority.issue("localhost")
-        (conf / "enabled_plugins").write_text("[rabbitmq_management].\n")
+        (conf / "enabled_plugins").write_text("[rabbitmq_management,rabbitmq_prometheus].\n")
         (conf / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
             f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}\n"
@@ -209,6 +216,8 @@ class RabbitNode:
             f"ssl_options.keyfile = {files.key}\n"
             "management.tcp.ip = 127.0.0.1\n"
             f"management.tcp.port = {self._http_port}\n"
+            "prometheus.tcp.ip = 127.0.0.1\n"
+            f"prometheus.tcp.port = {self.metrics_port}\n"
             "collect_statistics_interval = 200\n"
             "default_user = guest\n"
             "default_pass = guest\n"

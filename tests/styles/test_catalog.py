@@ -2,12 +2,14 @@
 
 import asyncio
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
 
 from itemforge.errors import InvalidStyle, ObjectMissing, PermanentError, StorageUnavailable, StyleNotFound
 from itemforge.styles import catalog as module
+from itemforge.styles import local
 from itemforge.styles.catalog import FRESH, PAUSE, Catalog, blob_key, current_key, toml_key
 
 
@@ -70,6 +72,14 @@ def clock() -> Clock:
 def home(tmp_path) -> Path:
     (tmp_path / "home" / "styles").mkdir(parents=True)
     return tmp_path / "home"
+
+
+@pytest.fixture(autouse=True)
+def shipped(tmp_path, monkeypatch) -> None:
+    """One style ships here, however many really do."""
+    (tmp_path / "shipped/styles").mkdir(parents=True)
+    shutil.copy(local.starter_dir() / "styles/plain.toml", tmp_path / "shipped/styles")
+    monkeypatch.setattr(local, "starter_dir", lambda: tmp_path / "shipped")
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ def test_the_base_is_that_of_the_files_wherever_they_lie(home, copy):
         ("vae/diffusion_pytorch_model.safetensors", True),
         ("unet/diffusion_pytorch_model-00002-of-00003.safetensors", True),
         ("README.md", False),
-        ("samples.png", False),
+        ("styles/plain.toml", False),
         ("unet/diffusion_pytorch_model.non_ema.safetensors", False),
     ],
 )
@@ -116,6 +116,11 @@ def test_a_broken_cache_of_hashes_is_made_anew(content, home, copy):
     (home / "cache" / "hashes.json").write_text(content)
     assert base_sha256(copy, home) == before
     assert base_sha256(copy, home) == before
+
+
+def test_hashes_that_cannot_be_kept_are_made_each_time(tmp_path, copy):
+    (tmp_path / "a file").write_text("")
+    assert base_sha256(copy, tmp_path / "a file") == base_sha256(copy)
 
 
 def test_float16_weights_are_taken_where_there_are_no_others(copy):

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from itemforge.contract import Scheduler
 from itemforge.errors import InvalidStyle
-from itemforge.styles.models import starter_dir
+from itemforge.styles.local import LocalPack
+from itemforge.styles.models import base_sha256, starter_dir
 from itemforge.styles.pack import StylePack, parse, split_name
 
 SHA = "ab" * 32
@@ -173,3 +174,16 @@ def test_a_hostile_pack_is_refused_at_once_and_in_few_words(text):
         parse(text.encode())
     assert time.monotonic() - start < 5
     assert len(str(said.value)) < 1000
+
+
+@pytest.mark.parametrize("file", sorted((starter_dir() / "styles").glob("*.toml")), ids=lambda f: f.name)
+def test_every_shipped_pack_fits_the_starter_and_has_its_loras_beside_it(file):
+    toml = file.read_bytes()
+    local = LocalPack(parse(toml), toml, file.parent)
+    assert local.pack.base in (None, base_sha256(starter_dir()))
+    assert all(local.lora_file(lora) for lora in local.pack.loras)
+
+
+def test_the_starter_is_small_enough_for_a_repository():
+    sizes = [file.stat().st_size for file in starter_dir().rglob("*") if file.is_file()]
+    assert sum(sizes) <= 40 * 2**20 and max(sizes) <= 15 * 2**20

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from logged import with_keys
 from polling import wait_until
 
 
@@ -43,7 +44,7 @@ class Command:
             self.process.kill()
             self.process.wait(30)
 
-    def address(self, within: float = 60.0) -> str:
+    def address(self, within: float = 300.0) -> str:
         """What the command says that it answers at."""
 
         def said() -> str | None:
@@ -60,7 +61,7 @@ class Command:
 
     def events(self) -> list[dict[str, Any]]:
         """The log's lines; every one must be JSON."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [with_keys(json.loads(line)) for line in self.log.read_text().splitlines()]
 
 
 def run(folder: Path, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
@@ -72,5 +73,5 @@ def run(folder: Path, *arguments: str, **settings: str) -> "subprocess.Completed
         stdin=subprocess.DEVNULL,
         env=environment(settings),
         cwd=folder,
-        timeout=100,
+        timeout=300,
     )

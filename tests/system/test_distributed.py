@@ -20,7 +20,7 @@ from commands import Command, run
 from PIL import Image
 
 from gateways import SeedLikeGateway
-from itemforge.client import Client
+from itemforge.client import Client, StateEvent
 from itemforge.contract import DEAD_QUEUE, QUEUE, Status
 from polling import wait_until
 from services.rabbitmq import Vhost
@@ -115,7 +115,7 @@ def test_a_prompt_becomes_a_picture_through_rabbitmq_postgresql_and_gcs(
             probes = worker.address()
             wait_until(lambda: httpx.get(f"{probes}/readyz").is_success, 100, every=0.2)
             late = client.submit("a key", num_inference_steps=5, num_images=2)
-            states = [data["status"] for name, data in client.events(late.id) if name == "state"]
+            states = [event.status for event in client.events(late) if isinstance(event, StateEvent)]
             assert states[-2:] == ["Processing", "Completed"]
             wait_until(lambda: client.get(early.id).status is Status.COMPLETED, 60)
             # A foreign program puts a message for an id that the gateway knows: it is served as well, once.
@@ -135,7 +135,7 @@ def test_a_prompt_becomes_a_picture_through_rabbitmq_postgresql_and_gcs(
     assert picture.size == (64, 64)
     for n in (0, 1):
         _object(gcs_emulator, gcs_bucket, f"generated/{late.id}/{n}.png")
-    assert len({image["url"] for image in images}) == 2
+    assert len({image.url for image in images}) == 2
     row = asyncio.run(_row(database, early.id))
     assert row["status"] == "Completed"
     assert str(row["image_url"]).endswith(f"generated/{early.id}.png")

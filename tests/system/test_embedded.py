@@ -49,7 +49,7 @@ def test_a_prompt_becomes_a_picture_and_a_signal_ends_the_system(
     assert red > 150 > max(green, blue)
     recipe = read_recipe(png)
     assert (recipe.seed, recipe.steps, recipe.guidance) == (7, 20, 4.0)
-    assert recipe.prompt == "a red apple, game item, white background"
+    assert recipe.prompt == "a red apple, glossy 3d icon, white background"
     assert (tmp_path / "home" / "objects" / "generated" / f"{request.id}.png").read_bytes() == png
     assert shown.image_url
     assert shown.image_url.endswith(f"/objects/generated/{request.id}.png")

@@ -98,7 +98,7 @@ def test_a_picture_reaches_the_bucket_from_a_worker_without_credentials(
         assert gateway.end() == 0
     body, content_type = bucket.objects[f"items/generated/{request_id}.png"]
     assert Image.open(BytesIO(body)).size == (64, 64) and content_type == "image/png"
-    assert image["url"] == f"{bucket.url}/items/generated/{request_id}.png"
+    assert image.url == f"{bucket.url}/items/generated/{request_id}.png"
     assert not (tmp_path / "worker/home/objects/generated").exists()
     for command in (gateway, worker):
         assert "Signature" not in command.log.read_text()

@@ -25,7 +25,9 @@ from commands import Command, environment, run
 from PIL import Image
 from planted import FOREIGN, Search, forms, new_secret, secret_settings
 
+from ecs_schema import wrong
 from itemforge.contract import DEAD_QUEUE, QUEUE
+from otlp_sink import Sink
 from polling import wait_until
 from services.rabbitmq import Vhost
 
@@ -63,6 +65,9 @@ def _planted(search: Search, amqp_url: str, database: str) -> dict[str, str]:
     settings |= {"ITEMFORGE_AMQP_URL": amqp_url, "DATABASE_URL": database}
     # One deployment: the worker's key must be one that the gateway knows.
     search.secrets.pop("api_key")
+    # What the collector is sent are pairs, each written as in an address.
+    search.secrets.pop("otel_headers")
+    settings["OTEL_EXPORTER_OTLP_HEADERS"] = f"x-key={quote(search.plant('otel_header'), safe='')}"
     return settings | {"ITEMFORGE_API_KEY": settings["ITEMFORGE_ADMIN_KEY"]}
 
 
@@ -156,14 +161,28 @@ def _assert_kept(search: Search) -> None:
     assert not search.leaks(), "\n".join(search.leaks())
 
 
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    with Sink() as sink:
+        yield sink
+
+
 @pytest.mark.timeout(500)
 def test_a_running_system_keeps_every_secret(
-    tmp_path: Path, search: Search, amqp_url: str, database: str, gcs_emulator: str, gcs_bucket: str
+    tmp_path: Path,
+    search: Search,
+    amqp_url: str,
+    database: str,
+    gcs_emulator: str,
+    gcs_bucket: str,
+    sink: Sink,
 ) -> None:
     settings = _planted(search, amqp_url, database) | {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": sink.url,
         "ITEMFORGE_LOG_LEVEL": "debug",
         "STORAGE_EMULATOR_HOST": gcs_emulator,
         "GCS_BUCKET_NAME": gcs_bucket,
+        "ITEMFORGE_WEBHOOK_NETWORKS": "127.0.0.0/8",
     }
     key = settings["ITEMFORGE_ADMIN_KEY"]
     gateway = Command(
@@ -182,6 +201,7 @@ def test_a_running_system_keeps_every_secret(
             return status in ("Completed", "Failed")
 
         first = submit()
+        kept = _make_webhook(search, http)
         wait_until(lambda: _look_at_queues(search, amqp_url) > 0, 30, every=0.2)
         worker = Command(
             tmp_path / "w", "worker", "--probe-port", "0", ITEMFORGE_HOME=str(tmp_path / "w/home"),
@@ -206,15 +226,42 @@ def test_a_running_system_keeps_every_secret(
         gateway.end(within=100)
     assert first
     tables = asyncio.run(_dump(database))
-    assert {"requests", "events", "workers", "api_keys"} <= tables.keys()
+    assert {"requests", "events", "workers", "api_keys", "webhook_deliveries"} <= tables.keys()
+    assert "no connection" in tables["webhook_deliveries"]
+    for secret in kept:  # a webhook's row has them, and nothing else has
+        assert secret in tables["webhooks"]
+        tables["webhooks"] = tables["webhooks"].replace(secret, "")
     for name, rows in tables.items():
         search.look(f"table {name}", rows)
     assert _look_at_objects(search, gcs_emulator, gcs_bucket) > 0
     for command in (gateway, worker):
         assert "request_served" in command.log.read_text() or "job_completed" in command.log.read_text()
         search.look(f"log of {command.log.stem}", command.log.read_bytes() + command.out.read_bytes())
+        lines = [json.loads(line) for line in command.log.read_text().splitlines()]
+        problems = {f"{problem} in {line['message']}" for line in lines for problem in wrong(line)}
+        assert not problems
+    engine_lines = [line for line in worker.events() if line["service"]["name"] == "itemforge-engine"]
+    assert {line["itemforge"]["worker"]["id"] for line in engine_lines}
+    assert {"POST /v1/generations", "denoise", "report"} <= {span.name for span in sink.spans}
+    for body in sink.bodies:
+        search.look("spans", body)
+    assert sink.headers[0]["x-key"] == search.secrets["otel_header"]
     assert len(search.texts) > 70
     _assert_kept(search)
+
+
+def _make_webhook(search: Search, http: httpx.Client) -> list[str]:
+    """One that nobody listens at, with secrets in its address; gives what the database has to keep of it."""
+    address = (
+        f"https://127.0.0.1:9/{quote(search.plant('hook_path'))}?token={quote(search.plant('hook_token'))}"
+    )
+    webhook = http.post("/v1/webhooks", json={"url": address}).raise_for_status().json()
+    http.post(f"/v1/webhooks/{webhook['id']}/test").raise_for_status()
+    own = http.get("/v1/webhooks/secret").json()["secret"]
+    search.secrets |= {"whsec": webhook["secret"], "own_whsec": own}
+    search.look("deliveries", http.get("/v1/webhooks/deliveries").text.replace(address, ""))
+    search.look("webhooks", http.get("/v1/webhooks").text.replace(address, ""))
+    return [webhook["secret"], own, address]
 
 
 def _publish(url: str, body: bytes) -> None:

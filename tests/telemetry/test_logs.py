@@ -3,19 +3,25 @@
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
 import structlog
+from opentelemetry.sdk.trace import TracerProvider
 
+import itemforge
 from itemforge.settings import GatewaySettings, WorkerSettings
+from itemforge.telemetry import traces
 from itemforge.telemetry.logs import setup_logs
+from itemforge.telemetry.tracer import use
 
 Lines = Callable[[], list[dict[str, object]]]
 
@@ -48,14 +54,72 @@ def test_a_line_is_ecs_json_with_what_was_bound(lines: Lines) -> None:
     request_id = uuid4()
     with structlog.contextvars.bound_contextvars(request_id=str(request_id), attempt=2):
         structlog.get_logger("itemforge.test").warning("upload_failed", error="no such bucket", id=request_id)
-    (line,) = lines()
+    logging.getLogger("foreign").warning("elsewhere")
+    line, foreign = lines()
+    for each in (line, foreign):
+        assert each["ecs"] == {"version": "8.11.0"} and "ecs.version" not in each
     assert line["message"] == "upload_failed"
-    assert line["request_id"] == str(request_id)
-    assert line["attempt"] == 2
-    assert line["id"] == str(request_id)
+    assert line["event"] == {"action": "upload_failed", "dataset": "itemforge.gateway"}
+    assert line["itemforge"] == {"request": {"id": str(request_id), "attempt": 2}, "id": str(request_id)}
     assert line["error"] == {"message": "no such bucket"}
-    assert line["log.level"] == "warning" or line["log"]["level"] == "warning"  # type: ignore[index]
-    assert "@timestamp" in line
+    assert line["log.level"] == "warning"
+    assert line["log"] == {"logger": "itemforge.test"}
+    assert line["ecs"] == {"version": "8.11.0"}
+    assert line["service"] == {"name": "itemforge-gateway", "version": itemforge.__version__}
+    assert line["process"] == {"name": "gateway", "pid": os.getpid()}
+    assert str(line["@timestamp"]).endswith("Z")
+
+
+def test_durations_are_nanoseconds_and_errors_tell_their_kind(lines: Lines) -> None:
+    log = structlog.get_logger()
+    log.info("served", ms=12.5, status_code=200, method="GET", path="/x")
+    log.warning("slow", seconds=1.5, error=KeyError("k"), retry_in_s=2)
+    served, slow = lines()
+    assert served["event"] == {"action": "served", "dataset": "itemforge.gateway", "duration": 12_500_000}
+    assert served["http"] == {"request": {"method": "GET"}, "response": {"status_code": 200}}
+    assert served["url"] == {"path": "/x"}
+    assert slow["event"] == {"action": "slow", "dataset": "itemforge.gateway", "duration": 1_500_000_000}
+    assert slow["error"] == {"message": "'k'", "type": "KeyError"}
+    assert slow["itemforge"] == {"pause": 2_000_000_000}
+
+
+def test_what_libraries_add_are_labels(lines: Lines) -> None:
+    logging.getLogger("aiormq.connection").error("gone", extra={"peer.name": ("h", 1), "request_id": object})
+    (line,) = lines()
+    assert line["labels"] == {"peer_name": "('h', 1)", "request_id": str(object)}
+    assert "action" not in line["event"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [({}, False), ({"log_prompts": True}, True), ({"log_level": "debug"}, True)],
+)
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_prompts_are_told_at_debug_only_unless_allowed(
+    stream: io.StringIO, settings: dict[str, Any], shown: bool, log_format: str
+) -> None:
+    setup_logs(WorkerSettings(log_format=log_format, **settings), "worker", stream)
+    structlog.get_logger().info("job_started", prompt="a golden key", negative_prompt="blur", images=1)
+    assert "job_started" in stream.getvalue()
+    assert ("a golden key" in stream.getvalue(), "blur" in stream.getvalue()) == (shown, shown)
+
+
+def test_a_line_has_the_ids_of_its_span(lines: Lines) -> None:
+    use(TracerProvider(shutdown_on_exit=False).get_tracer("test"))
+    try:
+        log = structlog.get_logger()
+        log.info("outside")
+        with traces.span("work"):
+            log.info("inside")
+            log.info("of_another", traceparent=f"00-{'a' * 32}-{'b' * 16}-01")
+            log.info("of_none", traceparent=None)
+            here = str(traces.here()).split("-")
+    finally:
+        use(None)
+    outside, inside, another, none = lines()
+    assert (inside["trace"], inside["span"]) == ({"id": here[1]}, {"id": here[2]})
+    assert (another["trace"], another["span"]) == ({"id": "a" * 32}, {"id": "b" * 16})
+    assert not {"trace", "span"} & (outside.keys() | none.keys())
 
 
 def test_an_exception_stays_on_its_one_line(lines: Lines) -> None:
@@ -68,7 +132,7 @@ def test_an_exception_stays_on_its_one_line(lines: Lines) -> None:
 
 
 def test_lines_of_libraries_take_the_same_way(lines: Lines) -> None:
-    logging.getLogger("some.library").error("cannot connect to %s", "amqp://user:quiet-pässword@broker/")
+    logging.getLogger("aiormq.connection").error("cannot connect to %s", "amqp://user:quiet-pässword@broker/")
     (line,) = lines()
     assert line["message"] == "cannot connect to amqp://user:***@broker/"
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from itemforge.engine.golden import golden_row
 from itemforge.engine.loop import Engine
@@ -51,6 +52,8 @@ def test_a_run_makes_a_model_that_the_engine_draws_with(tiny: StarterConfig) -> 
     assert (loaded.width, loaded.height, loaded.vae_scale_factor) == (32, 32, 2)
     assert read_recipe((model / "golden.png").read_bytes()).base == loaded.base
     assert loaded.parts.vae.config.scaling_factor > 0
+    for file in model.rglob("*.safetensors"):
+        assert {tensor.dtype for tensor in load_file(file).values()} == {torch.float16}, file
     texts = loaded.parts.tokenizer("a red apple", padding="max_length", return_tensors="pt").input_ids
     assert texts.shape == (1, 77)
     assert Engine(loaded).draw(golden_row(loaded)).pixels.shape == (32, 32, 3)
@@ -77,6 +80,7 @@ def test_every_setting_of_the_learning_changes_the_weights(tiny: StarterConfig, 
         "ema": 0.1,
         "original_weight": 9.0,
         "batch_size": 3,
+        "set_weights": {"noto": 9.0},
     }
     plain = train_base(tiny, Run(tiny.run, _quiet), CPU)
     assert plain is not None
@@ -91,6 +95,25 @@ def test_every_setting_of_the_learning_changes_the_weights(tiny: StarterConfig, 
             before["unet/diffusion_pytorch_model.safetensors"]
             != after["unet/diffusion_pytorch_model.safetensors"]
         ), name
+
+
+def test_bfloat16_learns_nearly_the_same(tiny: StarterConfig, tmp_path: Path) -> None:
+    plain = train_base(tiny, Run(tiny.run, _quiet), CPU)
+    other = tiny.model_copy(update={"run": tmp_path / "half", "precision": "bfloat16"})
+    shutil.copytree(tiny.run / "tokenizer", other.run / "tokenizer")
+    made = train_base(other, Run(other.run, _quiet), CPU)
+    assert plain is not None and made is not None
+    one, two = (load_model(path, CPU, torch.float32).parts for path in (plain, made))
+    for a, b in ((one.unet, two.unet), (one.vae, two.vae)):
+        pairs = [(tensor, b.state_dict()[name]) for name, tensor in a.state_dict().items()]
+        assert any(not torch.equal(x, y) for x, y in pairs)
+        assert all(torch.allclose(x, y, atol=0.03) for x, y in pairs)
+
+
+def test_a_weight_of_a_set_that_is_not_there_is_refused(tiny: StarterConfig) -> None:
+    diffusion = tiny.train_diffusion.model_copy(update={"set_weights": {"notto": 2.0}})
+    with pytest.raises(InvalidInput, match="notto; the sets are fluent-3d, fluent-flat, noto"):
+        train_base(tiny.model_copy(update={"train_diffusion": diffusion}), Run(tiny.run, _quiet), CPU)
 
 
 def test_a_run_of_other_pictures_or_shapes_is_refused(tiny: StarterConfig) -> None:

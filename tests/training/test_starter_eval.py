@@ -19,9 +19,9 @@ from itemforge.training.starter_eval import (
     read_icons,
     real_icons,
     retrieval,
-    style_figures,
     table,
 )
+from itemforge.training.style_eval import style_figures
 
 
 def _told(count: int) -> list[Told]:
@@ -87,7 +87,7 @@ def test_ground_and_style_are_measured() -> None:
     grey = np.full((32, 32, 3), 200, dtype=np.uint8)
     assert ground_figure([white, outlined, coloured, grey]).value == 0.75
     icons = Icons([coloured], signatures([coloured]), ["1"], ["a"])
-    nearer, outline = style_figures([Question("x", "1")], [coloured], [outlined], icons, [outlined])
+    nearer, outline = style_figures([coloured], [outlined], icons, [outlined])
     assert nearer.value == 1.0 and outline.value == pytest.approx(8.0)
 
 

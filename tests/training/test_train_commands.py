@@ -58,6 +58,15 @@ def test_the_doctor_refuses_a_set_that_is_not_ready(
     assert f"{PICTURES} × no trigger 'other' in the caption" in str(result.exception)
 
 
+def test_what_goes_into_a_folder_is_not_shared(
+    base: Path, pictures: Path, tmp_path: Path, environment: Path
+) -> None:
+    config = write_toml(tiny_lora(base, pictures, tmp_path), tmp_path / "c.toml")
+    arguments = ["train", "publish", "--config", str(config), "--folder", str(tmp_path / "styles")]
+    result = CliRunner().invoke(app, [*arguments, "--hub", "studio/tsuki"])
+    assert isinstance(result.exception, InvalidInput) and "leave --folder out" in str(result.exception)
+
+
 def test_what_was_not_trained_cannot_be_published(
     base: Path, pictures: Path, tmp_path: Path, environment: Path
 ) -> None:

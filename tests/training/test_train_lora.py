@@ -8,11 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from lora_set import PICTURES, TRIGGER, tiny_lora, write_toml
 from PIL import Image
 from safetensors import safe_open
@@ -24,6 +26,7 @@ from itemforge.engine.model import load_model
 from itemforge.engine.rows import LoraRef, Row
 from itemforge.errors import ConfigurationError, InvalidInput
 from itemforge.styles.files import file_sha256
+from itemforge.training import lora_stage
 from itemforge.training.lora import train_lora
 from itemforge.training.lora_config import LoraConfig
 from itemforge.training.lora_stage import rate_at
@@ -36,6 +39,13 @@ CPU = torch.device("cpu")
 
 def _quiet(*_: Any) -> None:
     return
+
+
+@pytest.fixture(autouse=True)
+def anew() -> Iterator[None]:
+    """Accelerate keeps its precision for a whole process."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture
@@ -131,11 +141,13 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(
 
 
 def test_batches_and_accumulation_do_not_change_what_is_learnt(
-    config: LoraConfig, plain: dict[str, torch.Tensor], home: Path
+    config: LoraConfig, plain: dict[str, torch.Tensor], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together = config.model_copy(update={"batch_size": 3, "accumulation": 1})
-    again = _weights(_train(together, home))
-    assert all(torch.allclose(plain[name], again[name], atol=2e-3) for name in plain)
+    monkeypatch.setattr(lora_stage, "_AT_ONCE", 0)  # few pictures are joined on a CPU, as in `plain`
+    for batch, accumulation in ((1, 3), (3, 1)):
+        changed = config.model_copy(update={"batch_size": batch, "accumulation": accumulation})
+        again = _weights(_train(changed.model_copy(update={"run": config.run / str(batch)}), home))
+        assert all(torch.allclose(plain[name], again[name], atol=2e-3) for name in plain)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +156,7 @@ def test_batches_and_accumulation_do_not_change_what_is_learnt(
         {"learning_rate": 1e-3}, {"restarts": 1}, {"warmup": 0}, {"min_snr_gamma": 1.0}, {"min_snr_gamma": 0.0},
         {"noise_offset": 0.0}, {"ema": 0.2}, {"clip": 0.01}, {"accumulation": 2}, {"epochs": 3}, {"seed": 4},
         {"validation": 0.5}, {"flip": False}, {"rank": 2}, {"alpha": 2.0}, {"weight_decay": 0.5},
-        {"caption_dropout": 0.9}, {"targets": ("to_q",)},
+        {"caption_dropout": 0.9}, {"targets": ("to_q",)}, {"precision": "bfloat16"},
     ],
     ids=str,
 )  # fmt: skip
@@ -159,8 +171,8 @@ def test_every_setting_of_the_learning_changes_the_weights(
 
 
 @pytest.mark.parametrize(
-    "change", [{"licence": "CC0-1.0"}, {"sample_every": 1, "sample_prompts": ("[trigger], a key",)}, {"wandb": "offline"}],
-    ids=["licence", "samples", "wandb"],
+    "change", [{"licence": "CC0-1.0"}, {"sample_every": 1, "sample_prompts": ("[trigger], a key",)}, {"wandb": "offline"}, {"precision": "float32"}, {"template": "{prompt}, icon", "negative": "x", "num_inference_steps": 3, "guidance_scale": 2.0}],
+    ids=["licence", "samples", "wandb", "precision of a GPU", "pack"],
 )  # fmt: skip
 def test_settings_that_only_tell_leave_the_weights_as_they_are(
     config: LoraConfig,
@@ -251,6 +263,9 @@ def test_a_run_that_is_killed_anywhere_ends_with_the_same_weights(
     print(f"seed {seed}")
     dice = random.Random(seed)
     env = {**os.environ, "ITEMFORGE_HOME": str(home)}
+    config = config.model_copy(
+        update={"size": 64}
+    )  # so large that a step's pictures are not all taken at once
     whole = config.model_copy(update={"run": tmp_path / "whole"})
     # Processes both: other tests may have left this one another number of threads, and so other last bits.
     subprocess.run(_command(whole, tmp_path), env=env, check=True, capture_output=True, timeout=60)

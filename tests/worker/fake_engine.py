@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from itemforge.engine.rows import Cancelled, Event, Failed, Finished, Preview, Progress, Row
+from itemforge.engine.rows import Cancelled, Event, Failed, Finished, Preview, Progress, Row, Staged
 from itemforge.errors import ModelError
 from itemforge.imaging.recipe import Recipe
 from itemforge.settings import EngineSettings
@@ -24,7 +24,9 @@ SIDE = 64
 class FakeEngine:
     """Steps all rows together, as the real one does."""
 
-    model = SimpleNamespace(base=BASE, width=SIDE, height=SIDE)
+    model = SimpleNamespace(name="fake", base=BASE, width=SIDE, height=SIDE)
+    device_name = "no device"
+    out_of_memory = 0
 
     def __init__(self, batch_size: int, on_stage: Callable[[str, float], None]) -> None:
         self.batch_size = batch_size
@@ -79,11 +81,16 @@ class FakeEngine:
                 del self._rows[row.row_id]
                 return [Failed(row.row_id, "out of memory", retryable=True)]
         step = self._steps[row.row_id] = self._steps[row.row_id] + 1
-        events: list[Event] = [Progress(row.row_id, step, row.steps)]
+        events: list[Event] = [Progress(row.row_id, step, row.steps, time.monotonic())]
+        if step == 1:
+            now = time.monotonic()
+            events = [Staged(row.row_id, "merge", now, now), Staged(row.row_id, "encode", now, now)]
+            events.append(Progress(row.row_id, step, row.steps, time.monotonic()))
         if row.row_id in self._watched:
             events.append(Preview(row.row_id, b"\xff\xd8 a small JPEG"))
         if step == row.steps:
             del self._rows[row.row_id]
+            events.append(Staged(row.row_id, "decode", time.monotonic(), time.monotonic()))
             events.append(Finished(row.row_id, pixels_of(row.seed, row.width, row.height), _recipe(row)))
         return events
 

@@ -19,8 +19,10 @@ from gateways import ClaimingGateway
 from itemforge.broker.embedded import EmbeddedBroker
 from itemforge.broker.rabbitmq import RabbitBroker
 from itemforge.contract import DEAD_QUEUE, QUEUE, Heartbeat, HeartbeatAnswer, JobParams
+from itemforge.engine.rows import Finished
 from itemforge.errors import ModelError
 from itemforge.settings import BrokerSettings, load
+from itemforge.telemetry.attempts import Attempt, Picture
 from itemforge.worker.engine_child import Beat, _Child
 from itemforge.worker.gateway_client import Gateway
 from itemforge.worker.job import Drawing, Job
@@ -288,8 +290,10 @@ async def test_a_lost_attempt_does_not_take_a_newer_one_with_it(claims: System) 
     request_id = UUID(int=7)
 
     def job(attempt: int) -> Job:
-        job = Job(request_id, JobParams(prompt="a key"), attempt, False, delivery)
-        job.drawings[job.row_id(0)] = Drawing(0, 5, asyncio.get_running_loop().create_future())
+        trace = Attempt(delivery.headers, str(request_id))
+        job = Job(request_id, JobParams(prompt="a key"), attempt, False, delivery, trace)
+        drawn: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
+        job.drawings[job.row_id(0)] = Drawing(0, 5, drawn, Picture(trace, 0))
         return job
 
     older, newer = job(1), job(2)

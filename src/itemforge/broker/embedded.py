@@ -6,7 +6,7 @@ publishes every open row anew at start. For one event loop; not thread-safe.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from itemforge.broker.face import Consumer, DeadLetter, Delivery, Headers
@@ -143,6 +143,23 @@ class EmbeddedBroker:
     async def dead_letters(self, limit: int) -> list[DeadLetter]:
         self._require_started()
         return [DeadLetter(m.body, m.headers) for m in list(self._dead)[:limit]]
+
+    async def take_dead(
+        self,
+        limit: int,
+        wanted: Callable[[DeadLetter], bool],
+        then: Callable[[DeadLetter], Awaitable[None]],
+    ) -> int:
+        self._require_started()
+        taken = 0
+        for message in list(self._dead)[:limit]:
+            letter = DeadLetter(message.body, message.headers)
+            if wanted(letter):
+                await then(letter)
+                # By identity: an equal one beside it is another message.
+                self._dead = deque(each for each in self._dead if each is not message)
+                taken += 1
+        return taken
 
     async def purge_dead(self) -> int:
         self._require_started()

@@ -6,7 +6,7 @@ safe, and an acknowledgement that cannot reach the broker is logged and forgotte
 again, and its claim says that it is done).
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -90,6 +90,21 @@ class Broker(Protocol):
 
         Raises:
             BrokerUnavailable: not connected.
+        """
+        ...
+
+    async def take_dead(
+        self,
+        limit: int,
+        wanted: Callable[[DeadLetter], bool],
+        then: Callable[[DeadLetter], Awaitable[None]],
+    ) -> int:
+        """Of the oldest `limit` messages of the dead queue remove those wanted, each when its `then` is done; how many.
+
+        The others stay, and so does one whose `then` raises; what it raises comes out of here.
+
+        Raises:
+            BrokerUnavailable: not connected, or lost on the way; what was done with is gone, or comes a second time.
         """
         ...
 

@@ -26,7 +26,7 @@ from itemforge.broker.amqp_link import Link, Lost, own_cancellation_only
 from itemforge.broker.amqp_queues import ALL_QUEUES, RETRY_AFTER, declare_queues, ensure_queues
 from itemforge.broker.face import Consumer, DeadLetter, Headers
 from itemforge.contract import DEAD_QUEUE
-from itemforge.errors import BrokerUnavailable, Unroutable
+from itemforge.errors import BrokerUnavailable, ItemForgeError, Unroutable
 from itemforge.settings import BrokerSettings
 
 log = structlog.get_logger(__name__)
@@ -136,6 +136,34 @@ class RabbitBroker:
             return seen  # the channel's end puts them back in their places
 
         return await self._on_new_channel(look)
+
+    async def take_dead(
+        self,
+        limit: int,
+        wanted: Callable[[DeadLetter], bool],
+        then: Callable[[DeadLetter], Awaitable[None]],
+    ) -> int:
+        """As the face says; with RabbitMQ's deliveries as in `dead_letters`."""
+
+        async def take(channel: AbstractChannel) -> int:
+            queue = await channel.get_queue(DEAD_QUEUE, ensure=False)
+            taken = 0
+            for _ in range(limit):
+                if (message := await queue.get(fail=False)) is None:
+                    break
+                letter = DeadLetter(message.body, readable_headers(message.headers))
+                if not wanted(letter):
+                    continue
+                try:
+                    await then(letter)
+                except ItemForgeError:
+                    await channel.close()  # else what it has seen would stay in its hands
+                    raise
+                await message.ack()
+                taken += 1
+            return taken
+
+        return await self._on_new_channel(take)
 
     async def purge_dead(self) -> int:
         async def purge(channel: AbstractChannel) -> int:

@@ -5,7 +5,9 @@ from typing import Annotated
 import typer
 
 import itemforge
-from itemforge.cli import data, db, demo, doctor, jobs, keys, serve, styles, train
+from itemforge.cli import data, db, demo, doctor, jobs, keys, models, serve, styles, train
+from itemforge.cli.batch import batch
+from itemforge.cli.cutout import cutout
 from itemforge.cli.generate import generate
 from itemforge.settings import LogSettings, load
 from itemforge.telemetry.logs import setup_logs
@@ -41,7 +43,9 @@ app.command()(serve.gateway)
 app.command()(serve.worker)
 app.command()(demo.demo)
 app.command()(generate)
+app.command()(cutout)
 app.command()(jobs.submit)
+app.command()(batch)
 app.command()(jobs.jobs)
 app.command()(jobs.cancel)
 app.command()(jobs.dead)
@@ -50,4 +54,5 @@ app.add_typer(db.app, name="db", help="The database: migrations.")
 app.add_typer(keys.app, name="keys", help="API keys: who may come in.")
 app.add_typer(data.app, name="data", help="Training sets: pictures and captions.")
 app.add_typer(train.app, name="train", help="Training: base models and styles.")
+app.add_typer(models.app, name="models", help="Base models and LoRAs from elsewhere.")
 app.add_typer(styles.app, name="styles", help="Published styles: versions and the way back.")

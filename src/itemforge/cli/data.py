@@ -5,10 +5,22 @@ from typing import Annotated
 
 import typer
 
+from itemforge.cli.caption import caption
+from itemforge.cli.crawl import crawl
+from itemforge.cli.process import process
+from itemforge.cli.review import review
 from itemforge.cli.steps import stages_shown
+from itemforge.cli.transfer import bring, export
+from itemforge.errors import ConfigurationError
 from itemforge.settings import LogSettings, load
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(crawl)
+app.command()(process)
+app.command()(caption)
+app.command()(review)
+app.command("import")(bring)
+app.command()(export)
 
 
 @app.command()
@@ -37,8 +49,39 @@ def icons(
 
 
 @app.command()
-def doctor(config: Annotated[Path, typer.Option(help="TOML file of `itemforge train lora`")]) -> None:
-    """Look at a training set before any GPU time is spent on it; exit code 64 when it is not ready."""
+def doctor(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="folder of a dataset", show_default=False)
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file of `itemforge train lora`: looks with its base model's eyes"),
+    ] = None,
+) -> None:
+    """Look at a dataset, or at the training set of a configuration, before any GPU time is spent on it.
+
+    Says what is wrong and how each is mended; exit code 64 when it is not ready.
+    """
+    if folder is None and config is None:
+        raise ConfigurationError("name a dataset's folder, or a training configuration with --config")
+    if folder is not None:
+        _look_at_dataset(folder)
+    if config is not None:
+        _look_at_training(config)
+
+
+def _look_at_dataset(folder: Path) -> None:
+    from itemforge.dataset import doctor as looking
+    from itemforge.dataset.manifest import open_manifest
+    from itemforge.dataset.store import open_existing
+
+    with open_existing(folder) as store:
+        found = looking.examine(store, open_manifest(folder))
+    looking.check(found, folder)
+    typer.echo(found.report())
+
+
+def _look_at_training(config: Path) -> None:
     import torch
 
     from itemforge.engine.model import load_model

@@ -26,7 +26,7 @@ PROMPTS = (
     "birthday cake",
     "a sunflower",
     "a panda",
-    "an open book",
+    "a purple mushroom",
 )
 STEPS = 25
 GUIDANCE = 4.0

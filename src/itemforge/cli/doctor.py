@@ -2,40 +2,27 @@
 
 import asyncio
 import importlib.util
-import os
-import shutil
 import sys
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 import httpx
 import typer
 from rich.console import Console
 
-from itemforge.errors import ItemForgeError
+from itemforge.cli import doctor_machine as machine
+from itemforge.cli.doctor_machine import Finding
+from itemforge.contract import CONTRACT_HEADER
+from itemforge.errors import DatabaseUnavailable, ItemForgeError
 from itemforge.settings import GatewaySettings, WorkerSettings, load
 from itemforge.telemetry.logs import Redactor, secrets_of
 from itemforge.tls import client_context, refusal
-
-#: GiB that must be free at home: a base model and its LoRAs, spool and caches.
-_FREE_GIB = 5
-
-
-@dataclass(frozen=True)
-class Finding:
-    """`ok` None: not set up, which is no fault of an embedded system."""
-
-    name: str
-    ok: bool | None
-    text: str
-
 
 Check = Callable[[WorkerSettings, GatewaySettings], Awaitable[Finding]]
 
 
 def doctor() -> None:
-    """Check Python, device, disk, model, RabbitMQ, gateway, database and object store.
+    """Check Python, disk, memory, device, models, RabbitMQ, gateway, clock, database and object store.
 
     Exits with 1 when something is broken; what is not set up is only named.
     """
@@ -54,10 +41,13 @@ async def _examine(worker: WorkerSettings, gateway: GatewaySettings) -> list[Fin
     checks: dict[str, Check] = {
         "python": _python,
         "home": _home,
+        "memory": _memory,
         "device": _device,
         "model": _model,
+        "models": _models,
         "rabbitmq": _rabbitmq,
         "gateway": _gateway,
+        "clock": _clock,
         "database": _database,
         "storage": _storage,
     }
@@ -67,6 +57,8 @@ async def _examine(worker: WorkerSettings, gateway: GatewaySettings) -> list[Fin
             findings.append(await check(worker, gateway))
         except ItemForgeError as error:
             findings.append(Finding(name, False, str(error)))
+        except OSError as error:  # a file or folder that is not as it should be; the other checks go on
+            findings.append(Finding(name, False, f"{error.strerror or error}: {error.filename or 'no file'}"))
     return findings
 
 
@@ -75,41 +67,23 @@ async def _python(_: WorkerSettings, __: GatewaySettings) -> Finding:
 
 
 async def _home(worker: WorkerSettings, _: GatewaySettings) -> Finding:
-    try:
-        worker.home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        return Finding(
-            "home", False, f"{worker.home}: {error.strerror}; set ITEMFORGE_HOME to a folder of yours"
-        )
-    if not os.access(worker.home, os.W_OK):
-        return Finding(
-            "home", False, f"{worker.home} is not writable; set ITEMFORGE_HOME to a folder of yours"
-        )
-    free = shutil.disk_usage(worker.home).free / 1024**3
-    text = f"{worker.home}, {free:.0f} GiB free"
-    if free < _FREE_GIB:
-        return Finding("home", False, f"{text}; {_FREE_GIB} are needed: free some, or move ITEMFORGE_HOME")
-    return Finding("home", True, text)
+    return machine.home(worker)
+
+
+async def _memory(worker: WorkerSettings, _: GatewaySettings) -> Finding:
+    return machine.memory(worker)
 
 
 async def _device(worker: WorkerSettings, _: GatewaySettings) -> Finding:
-    if importlib.util.find_spec("torch") is None:
-        return Finding("device", None, "torch is not installed: pip install 'itemforge[worker]' to draw here")
-    import torch
+    return await asyncio.to_thread(machine.device, worker)
 
-    cuda = torch.cuda.is_available()
-    if worker.device.startswith("cuda") and not cuda:
-        return Finding(
-            "device",
-            False,
-            "ITEMFORGE_DEVICE asks for CUDA, and torch finds none: check nvidia-smi and the driver",
-        )
-    if not cuda:
-        return Finding("device", True, f"CPU, {os.cpu_count()} cores, torch {torch.__version__}")
-    memory = torch.cuda.get_device_properties(0).total_memory / 1024**3
-    return Finding(
-        "device", True, f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB, torch {torch.__version__}"
-    )
+
+async def _models(worker: WorkerSettings, _: GatewaySettings) -> Finding:
+    return await machine.models(worker)
+
+
+async def _clock(worker: WorkerSettings, _: GatewaySettings) -> Finding:
+    return await machine.clock(worker)
 
 
 async def _model(worker: WorkerSettings, _: GatewaySettings) -> Finding:
@@ -148,6 +122,13 @@ async def _gateway(worker: WorkerSettings, _: GatewaySettings) -> Finding:
         return Finding(
             "gateway", None, f"no answer at {url} ({type(error).__name__}); start one, or set API_GATEWAY_URL"
         )
+    if CONTRACT_HEADER not in ready.headers and ready.status_code < 500:
+        if worker.gateway_mode == "seed":
+            return Finding("gateway", True, f"{url}, as one of the original system")
+        return Finding(
+            "gateway", False, f"what answers at {url} ({ready.status_code}) is no gateway of ItemForge: mend "
+            "API_GATEWAY_URL, or set ITEMFORGE_GATEWAY_MODE=seed for one of the original system",
+        )  # fmt: skip
     if allowed.status_code in (401, 403):
         return Finding("gateway", False, f"{url} refuses the key; set ITEMFORGE_API_KEY")
     if not ready.is_success:
@@ -164,7 +145,15 @@ async def _database(_: WorkerSettings, gateway: GatewaySettings) -> Finding:
         return Finding("database", None, "DATABASE_URL is not set; itemforge up makes a SQLite file at home")
     from itemforge.jobs.migrate import state
 
-    return Finding("database", True, await state(gateway.database_url))
+    try:
+        return Finding("database", True, await state(gateway.database_url))
+    except DatabaseUnavailable as error:
+        why = str(error).removesuffix("; try again")
+        return Finding(
+            "database",
+            False,
+            f"{why}; check that it runs, and address, name, user and password in DATABASE_URL",
+        )
 
 
 async def _storage(worker: WorkerSettings, _: GatewaySettings) -> Finding:

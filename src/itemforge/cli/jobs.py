@@ -12,16 +12,9 @@ from rich.table import Table
 
 from itemforge.client import Client, Generation
 from itemforge.contract import REASON_HEADER, Status, readable_request_id
-from itemforge.errors import ItemForgeError
-from itemforge.settings import BrokerSettings, ClientSettings, load
+from itemforge.settings import BrokerSettings, load
 
 Url = Annotated[str | None, typer.Option("--url", help="The gateway's address (API_GATEWAY_URL).")]
-
-
-def _client(url: str | None) -> Client:
-    settings = load(ClientSettings, api_gateway_url=url)
-    key = settings.api_key.get_secret_value() if settings.api_key else None
-    return Client(settings.api_gateway_url, key, ca_file=settings.ca_file)
 
 
 def submit(
@@ -42,7 +35,7 @@ def submit(
 
     Example: itemforge submit "a red apple" --steps 25 --out apple.png
     """
-    with _client(url) as client:
+    with Client.from_environment(url) as client:
         generation = client.submit(
             prompt,
             style=style,
@@ -58,29 +51,27 @@ def submit(
         if out is None:
             typer.echo(generation.id)
             return
-        _wait(client, generation)
-        done = client.get(generation.id)
-        if done.status is not Status.COMPLETED:
-            raise ItemForgeError(
-                f"request {done.id} ended as {done.status}: {done.error or 'no reason given'}"
-            )
+        done = _wait(client, generation)
         for n in range(len(done.images)):
             path = out if len(done.images) == 1 else out.with_name(f"{out.stem}-{n}{out.suffix}")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(client.image(done.id, n))
-            typer.echo(str(path))
+            typer.echo(str(client.download(done, path, n)))
 
 
-def _wait(client: Client, generation: Generation) -> None:
+def _wait(client: Client, generation: Generation) -> Generation:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    told: list[Status] = []
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("waiting", total=None)
-        for name, data in client.events(generation.id):
-            if name == "progress":
-                bar.update(task, description="drawing", completed=data["step"], total=data["steps"])
-            elif name == "state" and not console.is_terminal:
-                console.print(f"{generation.id} {data['status']}", highlight=False)
+
+        def show(now: Generation) -> None:
+            if now.progress:
+                bar.update(task, description="drawing", completed=now.progress.step, total=now.progress.steps)
+            if not console.is_terminal and told[-1:] != [now.status]:
+                told.append(now.status)
+                console.print(f"{now.id} {now.status}", highlight=False)
+
+        return client.wait(generation, on_progress=show)
 
 
 def jobs(
@@ -91,7 +82,7 @@ def jobs(
     url: Url = None,
 ) -> None:
     """List requests, newest first."""
-    with _client(url) as client:
+    with Client.from_environment(url) as client:
         page = client.page(status=status, style=style, limit=limit)
     if as_json:
         for job in page.items:
@@ -110,7 +101,7 @@ def cancel(
     url: Url = None,
 ) -> None:
     """Cancel a request, waiting or running."""
-    with _client(url) as client:
+    with Client.from_environment(url) as client:
         typer.echo(f"{request_id} {client.cancel(request_id).status}")
 
 

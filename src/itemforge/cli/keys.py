@@ -24,19 +24,38 @@ class RoleName(StrEnum):
 
     USER = "user"
     WORKER = "worker"
+    MONITOR = "monitor"
     ADMIN = "admin"
+
+
+class ContentName(StrEnum):
+    """The same of `jobs.keys.Content`."""
+
+    ALLOW = "allow"
+    FLAG = "flag"
+    REFUSE = "refuse"
 
 
 @app.command()
 def create(
     name: Annotated[str, typer.Option(help="Whose key it is, or what for; for people.")],
-    role: Annotated[RoleName, typer.Option(help="user: draw; worker: only work; admin: everything.")],
+    role: Annotated[
+        RoleName,
+        typer.Option(help="user: draw; worker: only work; monitor: read /metrics; admin: everything."),
+    ],
     rate: Annotated[
         int | None,
         typer.Option(help="Submissions a minute; 0: any number. Default: ITEMFORGE_RATE_LIMIT.", min=0),
     ] = None,
     quota: Annotated[
         int | None, typer.Option(help="Images a day; 0: any number. Default: ITEMFORGE_QUOTA.", min=0)
+    ] = None,
+    content: Annotated[
+        ContentName | None,
+        typer.Option(
+            help="Prompts that ITEMFORGE_BLOCK_LIST forbids: drawn, drawn and marked, or refused. "
+            "Default: ITEMFORGE_CONTENT."
+        ),
     ] = None,
 ) -> None:
     """Make a key in the database of DATABASE_URL and print it. It is shown this once and never again.
@@ -46,7 +65,10 @@ def create(
     from itemforge.jobs import keys
 
     role_of_key = keys.Role(role)
-    key, secret = _on_database(lambda db: keys.create(db, name, role_of_key, rate=rate, quota=quota))
+    policy = keys.Content(content) if content else None
+    key, secret = _on_database(
+        lambda db: keys.create(db, name, role_of_key, rate=rate, quota=quota, content=policy)
+    )
     typer.echo(secret)
     typer.echo(
         f"key {key.id} ({key.role}, {key.name}): keep it safe, it cannot be shown again. "
@@ -61,7 +83,9 @@ def list_keys() -> None:
     """Show the keys of the database of DATABASE_URL: who, what for, when used. Never the keys themselves."""
     from itemforge.jobs import keys
 
-    table = Table("id", "name", "role", "rate", "quota", "created", "last used", "revoked", box=None)
+    table = Table(
+        "id", "name", "role", "rate", "quota", "content", "created", "last used", "revoked", box=None
+    )
     for key in _on_database(keys.all_keys):
         table.add_row(
             key.id,
@@ -69,6 +93,7 @@ def list_keys() -> None:
             key.role.value,
             _limit(key.rate),
             _limit(key.quota),
+            key.content.value if key.content else "default",
             _moment(key.created_at),
             _moment(key.last_used_at),
             _moment(key.revoked_at),

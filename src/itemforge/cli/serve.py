@@ -43,7 +43,9 @@ def up(host: Host = None, port: Port = None, home: Home = None) -> None:
         database_url_setting=f"sqlite:///{gateway.home / 'itemforge.db'}",
     )
     setup_logs(gateway, "itemforge")
-    with home_lock(gateway.home):
+    from itemforge.telemetry.export import tracing
+
+    with home_lock(gateway.home), tracing(gateway, "itemforge"):
         asyncio.run(_up(gateway))
 
 
@@ -51,6 +53,9 @@ async def _up(settings: GatewaySettings) -> None:
     from itemforge.broker.embedded import EmbeddedBroker
     from itemforge.gateway.listening import bind
     from itemforge.storage.opening import open_store
+    from itemforge.telemetry.gateway_metrics import GatewayMetrics
+    from itemforge.telemetry.metrics import new_registry
+    from itemforge.telemetry.worker_metrics import WorkerMetrics
     from itemforge.worker.gateway_client import HttpCaller
     from itemforge.worker.service import Worker
 
@@ -60,17 +65,29 @@ async def _up(settings: GatewaySettings) -> None:
     worker_key = secrets.token_urlsafe(32)
     worker_settings = _embedded_worker(settings, listener.getsockname()[1], worker_key)
     caller = HttpCaller(worker_settings, trust=_own_gateway(settings))
-    worker = Worker(worker_settings, broker, open_store(worker_settings), caller=caller)
+    registry = new_registry("itemforge")  # the gateway shows the worker's figures too
+    worker_metrics = WorkerMetrics(registry, worker_settings.price_per_hour)
+    worker = Worker(
+        worker_settings, broker, open_store(worker_settings), caller=caller, metrics=worker_metrics
+    )
     with _signals(worker.stop):
         working = asyncio.create_task(worker.run())
         # The engine's process takes longest to load; it does so while the gateway is imported and started.
         while worker.engine_pid is None and not working.done():  # noqa: ASYNC110  # either ends it
             await asyncio.sleep(0.01)
         from itemforge.gateway.server import Server
+        from itemforge.studio import site
 
         try:
             server = Server(
-                settings, listener, broker, open_store(settings), embedded=True, worker_key=worker_key
+                settings,
+                listener,
+                broker,
+                open_store(settings),
+                embedded=True,
+                worker_key=worker_key,
+                metrics=GatewayMetrics(registry),
+                studio=site.install,
             )
             async with server.running() as address:
                 _say(f"ItemForge answers at {address} (API: {address}/docs); Ctrl+C ends it")
@@ -117,7 +134,10 @@ def gateway(host: Host = None, port: Port = None, home: Home = None) -> None:
     settings = load(GatewaySettings, host=host, port=port, home=home)
     settings.require_amqp_url()
     setup_logs(settings, "gateway")
-    asyncio.run(_gateway(settings))
+    from itemforge.telemetry.export import tracing
+
+    with tracing(settings, "gateway"):
+        asyncio.run(_gateway(settings))
 
 
 async def _gateway(settings: GatewaySettings) -> None:
@@ -125,10 +145,11 @@ async def _gateway(settings: GatewaySettings) -> None:
     from itemforge.gateway.listening import bind
     from itemforge.gateway.server import Server
     from itemforge.storage.opening import open_store
+    from itemforge.studio import site
 
     listener = bind(settings.host, settings.port)
     broker = RabbitBroker(settings)
-    server = Server(settings, listener, broker, open_store(settings), embedded=False)
+    server = Server(settings, listener, broker, open_store(settings), embedded=False, studio=site.install)
     stopped = asyncio.Event()
     with _signals(stopped.set):
         async with server.running() as address:
@@ -140,7 +161,8 @@ async def _gateway(settings: GatewaySettings) -> None:
 def worker(
     home: Home = None,
     probe_port: Annotated[
-        int | None, typer.Option(help="Port of /healthz and /readyz; 0 takes a free one.", min=0, max=65535)
+        int | None,
+        typer.Option(help="Port of /healthz, /readyz and /metrics; 0 takes a free one.", min=0, max=65535),
     ] = None,
 ) -> None:
     """Run an inference worker on RabbitMQ, for the gateway of API_GATEWAY_URL.
@@ -151,12 +173,16 @@ def worker(
     settings = load(WorkerSettings, home=home, worker_port=probe_port)
     settings.require_amqp_url()
     setup_logs(settings, "worker")
-    asyncio.run(_worker(settings))
+    from itemforge.telemetry.export import tracing
+
+    with tracing(settings, "worker"):
+        asyncio.run(_worker(settings))
 
 
 async def _worker(settings: WorkerSettings) -> None:
     from itemforge.broker.rabbitmq import RabbitBroker
     from itemforge.storage.opening import open_store
+    from itemforge.telemetry.metrics import exposition
     from itemforge.worker.probes import Probes
     from itemforge.worker.service import Worker
 
@@ -166,6 +192,7 @@ async def _worker(settings: WorkerSettings) -> None:
         settings.worker_host,
         settings.worker_port,
         lambda: (service.ready, {"state": service.state, "worker_id": service.worker_id}),
+        lambda accept: exposition(service.metrics.registry, accept),
     )
     serving = asyncio.create_task(probes.run())
     _say(f"worker {service.worker_id}, probes at http://{settings.worker_host}:{probes.port}/readyz")

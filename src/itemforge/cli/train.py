@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from itemforge.cli import evaluate
+
 app = typer.Typer(no_args_is_help=True)
 
 Minutes = Annotated[
@@ -98,9 +100,24 @@ def verify(
 def publish(
     config: Annotated[Path, typer.Option(help="TOML file of the run")],
     file: Annotated[
-        Path | None, typer.Option(help="a checkpoint's file; default: RUN/lora/NAME.safetensors")
+        Path | None,
+        typer.Option(
+            help="a checkpoint's file; default: the best of `train eval`, else RUN/lora/NAME.safetensors"
+        ),
     ] = None,
-    weight: Annotated[float, typer.Option(help="how strongly the LoRA is applied")] = 1.0,
+    weight: Annotated[
+        float | None, typer.Option(help="how strongly the LoRA is applied; default: the best's, else 1")
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="into this folder instead of the registry, such as ITEMFORGE_HOME/styles"),
+    ] = None,
+    wandb: Annotated[
+        str | None, typer.Option(help="also as an artifact of this project: ENTITY/PROJECT")
+    ] = None,
+    hub: Annotated[
+        str | None, typer.Option(help="also to this repository of the Hugging Face hub: OWNER/NAME")
+    ] = None,
 ) -> None:
     """Publish a trained LoRA as the next version of its style; running workers draw with it without a restart."""
     import asyncio
@@ -110,63 +127,33 @@ def publish(
     from itemforge.storage.opening import open_store
     from itemforge.styles.local import LocalPacks
     from itemforge.styles.models import base_sha256, find_model
-    from itemforge.styles.pack import Size, StylePack
     from itemforge.styles.registry import publish as published
-    from itemforge.training.lora_config import read_lora_config
+    from itemforge.training import sharing
+    from itemforge.training.lora_config import pack_of, read_lora_config
+    from itemforge.training.lora_eval import BEST, read_best
 
+    if folder is not None and (wandb or hub):
+        raise InvalidInput("--wandb and --hub share what is published; leave --folder out, or them")
     told, home = read_lora_config(config), load(LogSettings).home
-    path = file or told.run / "lora" / f"{told.name}.safetensors"
+    best = None if file else read_best(told.run / "eval" / BEST)
+    path = file or (best[0] if best else told.run / "lora" / f"{told.name}.safetensors")
+    strength = weight if weight is not None else best[1] if best else 1.0
     if not path.is_file():
         raise InvalidInput(f"there is no {path}; train the LoRA first, or name a checkpoint with --file")
-    pack = StylePack(
-        id=told.name,
-        version=1,
-        base=base_sha256(find_model(told.base, home), home),
-        licence=told.licence,
-        trigger=told.trigger,
-        template=told.template,
-        negative=told.negative,
-        size=Size(width=told.size, height=told.size, min=max(8, told.size // 16 * 8), max=told.size * 2),
-    )
+    pack = pack_of(told, base_sha256(find_model(told.base, home), home))
+    if folder is not None:
+        typer.echo(f"{sharing.write_pack(pack, path, strength, folder).name} lies in {folder}")
+        return
     store = open_store(load(StorageSettings))
-    made = asyncio.run(published(store, pack, [(path.read_bytes(), weight)], LocalPacks(home)))
-    typer.echo(f"{made.name} is published and current")
+    made = asyncio.run(published(store, pack, [(path.read_bytes(), strength)], LocalPacks(home)))
+    typer.echo(f"{made.name} is published and current: {path}, weight {strength:g}")
+    if wandb or hub:
+        shared = sharing.write_shared(made, path, told.run / "shared" / made.name)
+        if wandb:
+            typer.echo(f"W&B artifact {sharing.to_wandb(made, shared, wandb)}")
+        if hub:
+            typer.echo(f"hub repository {sharing.to_hub(made, shared, hub)}")
 
 
-@app.command("eval-starter")
-def eval_starter(
-    data: Annotated[Path, typer.Option(help="folder of `itemforge data icons`, of the model's size")],
-    model: Annotated[str, typer.Option(help="a name or a directory")] = "starter",
-    style: Annotated[Path | None, typer.Option(help="a style's TOML; default: the starter's `plain`")] = None,
-    out: Annotated[Path, typer.Option(help="folder for the figures and the contact sheet")] = Path(
-        "out/eval"
-    ),
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-) -> None:
-    """Measure what a base model can draw, and put 64 of its pictures on a sheet."""
-    import json
-    from dataclasses import asdict
-
-    from PIL import Image
-
-    from itemforge.cli.steps import steps_shown
-    from itemforge.engine.loop import Engine
-    from itemforge.imaging.sheet import contact_sheet
-    from itemforge.settings import EngineSettings, load
-    from itemforge.styles.models import starter_dir
-    from itemforge.styles.pack import parse
-    from itemforge.training import starter_eval
-
-    engine = Engine.load(load(EngineSettings, model=model, device=device))
-    pack = parse((style or starter_dir() / "styles/plain.toml").read_bytes())
-    with steps_shown("pictures", starter_eval.PICTURES) as step:
-        figures, shown = starter_eval.evaluate(engine, pack, data, lambda done, of: step(done))
-    out.mkdir(parents=True, exist_ok=True)
-    text = starter_eval.table(figures)
-    (out / "figures.md").write_text(text + "\n", encoding="utf-8")
-    (out / "figures.json").write_text(
-        json.dumps([asdict(each) for each in figures], indent=2), encoding="utf-8"
-    )
-    contact_sheet([(Image.fromarray(p), t) for p, t in shown], columns=8).save(out / "sheet.png")
-    typer.echo(text)
-    typer.echo(out / "sheet.png")
+app.command("eval")(evaluate.style)
+app.command("eval-starter")(evaluate.starter)

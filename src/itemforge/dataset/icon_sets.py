@@ -20,7 +20,7 @@ Use = Literal["base", "style"]
 
 @dataclass(frozen=True)
 class IconSet:
-    """`look` are the words that end its captions. `licence` is an SPDX identifier."""
+    """`look` are the words that end its captions, and `trigger` those that begin a style's. `licence` is an SPDX identifier."""
 
     id: str
     package: Package
@@ -29,6 +29,7 @@ class IconSet:
     licence: str
     author: str
     source: str
+    trigger: str = ""
 
     @property
     def share_alike(self) -> bool:
@@ -36,6 +37,9 @@ class IconSet:
         return "-SA" in self.licence
 
 
+#: A style's captions have the look of the base set that it is nearest to, and its trigger is a word that says little of what
+#: is to be drawn: so its LoRA has less to change. A made-up word costs the base one right thing in fifteen.
+_FLAT = "flat vector icon"
 SETS = (
     IconSet(
         "fluent-3d",
@@ -50,7 +54,7 @@ SETS = (
         "fluent-flat",
         Package("@iconify-json/fluent-emoji-flat", "1.2.6"),
         "base",
-        "flat vector icon",
+        _FLAT,
         "MIT",
         "Microsoft Corporation",
         "https://github.com/microsoft/fluentui-emoji",
@@ -68,19 +72,21 @@ SETS = (
         "openmoji",
         Package("@iconify-json/openmoji", "1.2.29"),
         "style",
-        "thick black outlines, flat colors",
+        _FLAT,
         "CC-BY-SA-4.0",
         "OpenMoji",
         "https://github.com/hfg-gmuend/openmoji",
+        "emoji",
     ),
     IconSet(
         "ink",
         Package("@iconify-json/fluent-emoji-high-contrast", "1.2.6"),
         "style",
-        "black ink stencil",
+        _FLAT,
         "MIT",
         "Microsoft Corporation",
         "https://github.com/microsoft/fluentui-emoji",
+        "clip art",
     ),
 )
 #: Names, groups and keywords of the emoji (MIT).

@@ -26,8 +26,8 @@ from itemforge.styles.files import write_atomic
 METADATA, CONCEPTS, ATTRIBUTION = "metadata.jsonl", "concepts.json", "ATTRIBUTION.md"
 #: White around each icon, as a share of the picture's side.
 MARGIN = 1 / 16
-#: Captions of a picture as it came, and of a copy in another colour.
-CAPTIONS, COLOUR_CAPTIONS = 16, 6
+#: Captions of a picture as it came, of a copy in another colour, and of a style's picture.
+CAPTIONS, COLOUR_CAPTIONS, STYLE_CAPTIONS = 16, 6, 6
 #: Copies in other colours of each base picture that has one.
 COPIES = 3
 #: Colour words that are kept from training for each thing.
@@ -144,12 +144,15 @@ def _pictures(folder: Path, icon_set: IconSet, known: _Known, source: bytes, siz
 def _picture(
     file_name: str, icon_set: IconSet, concept: Concept, colour: str | None, natural: str | None
 ) -> Picture:
-    count = COLOUR_CAPTIONS if colour else CAPTIONS
+    style = icon_set.use == "style"
+    count = COLOUR_CAPTIONS if colour else STYLE_CAPTIONS if style else CAPTIONS
     number = crc32(file_name.encode())
     texts = phrases.captions(
         concept.label, concept.synonyms, icon_set.look, count, colour=colour, number=number
     )
-    if natural and not colour and natural not in concept.label:
+    if style:
+        texts = [f"{icon_set.trigger}, {text}" for text in texts]
+    elif natural and not colour and natural not in concept.label:
         # The colour words of the things as they are, too.
         texts += phrases.captions(concept.label, (), icon_set.look, 2, colour=natural, number=number)
     return Picture(file_name, texts[0], texts, concept.code, concept.label, icon_set.id, colour, natural)

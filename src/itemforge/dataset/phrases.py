@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 
 #: `{a}` is the article with the name, `{name}` the name alone.
-TRAINED = (
+PLAIN = (
     "{a}",
     "{name}",
     "{a}, game item",
@@ -18,6 +18,42 @@ TRAINED = (
     "{name} icon",
     "game item: {name}",
 )
+#: Sentences around a name: what else they say is not to be drawn.
+SPOKEN = (
+    "show me {a}",
+    "draw {a}",
+    "make {a} now",
+    "give me {a}",
+    "we need {a}",
+    "can you paint {a}?",
+    "could i get {a}",
+    "my character needs {a}",
+    "the player has {a}",
+    "{a} for the player",
+    "a wizard left {a} here",
+    "{a} found in the forest",
+    "{a} lying on the ground",
+    "{a} in our village",
+    "the shop sells {a}",
+    "for the shop window: {name}",
+    "quest reward: {name}",
+    "treasure: {a}",
+    "crafting recipe for {a}",
+    "item number seven, {name}",
+    "object: {name}",
+    "asset, {name}",
+    "isolated {name}",
+    "{name} on its own",
+    "{a} in the middle of the picture",
+    "{name} as a symbol",
+    "emoji of {a}",
+    "a drawing of {a}",
+    "an illustration of {a}",
+    "{name}, clip art",
+    "{name}, 2d art",
+    "a nice {name}",
+)
+TRAINED = PLAIN + SPOKEN
 #: For evaluation alone.
 HELD_OUT = (
     "please draw {a} for my game",

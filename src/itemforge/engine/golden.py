@@ -75,7 +75,7 @@ def reference(
     try:
         write_atomic(path, encode_png(drawn.pixels, drawn.recipe))
     except OSError as error:
-        log.warning("golden_not_recorded", path=str(path), error=str(error))
+        log.warning("golden_not_recorded", file=str(path), error=str(error))
     return Reference(drawn.pixels, path, recorded=True)
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 import torch
@@ -24,7 +24,7 @@ from itemforge.engine.preview import fit_preview
 from itemforge.engine.prompt import PromptEncoder
 from itemforge.engine.quality import LEVELS, Quality
 from itemforge.engine.queue import Queue
-from itemforge.engine.rows import Cancelled, Event, Failed, Finished, Preview, Progress, Row
+from itemforge.engine.rows import Cancelled, Event, Failed, Finished, Preview, Progress, Row, Staged
 from itemforge.engine.samplers import Plans
 from itemforge.engine.state import RowState, Shape, admit
 from itemforge.engine.warmup import pick_device, warm_up
@@ -89,6 +89,8 @@ class Engine:
         self._drawn: dict[str, RowState] = {}
         self._events: list[Event] = []
         self._limits: dict[tuple[str, Shape], int] = {}
+        #: How many batches did not fit into memory so far.
+        self.out_of_memory = 0
 
     @classmethod
     def load(
@@ -153,6 +155,14 @@ class Engine:
             raise ModelError(
                 f"the model {self.model.name} cannot draw its golden picture: {error}"
             ) from error
+
+    @property
+    def device_name(self) -> str:
+        """What it draws on, in words."""
+        device = self.model.device
+        if device.type == "cuda":
+            return str(torch.cuda.get_device_name(device))
+        return f"{device.type.upper()}, {torch.get_num_threads()} threads"
 
     @property
     def batch_size(self) -> int:
@@ -225,20 +235,21 @@ class Engine:
     # ── Denoising ───────────────────────────────────────────────────────────────────────────────
 
     def _advance(self, batch: Sequence[RowState]) -> list[Event]:
+        events: list[Event] = []
         if new := [state for state in batch if not state.started]:
-            with self._stage("merge"):
+            with self._stage("merge", new, events):
                 self._merger.apply(new[0].row.loras)
-            with self._stage("encode"):
+            with self._stage("encode", new, events):
                 self._painter.begin(new)
         with self._stage("unet"):
             self._painter.step(batch)
-        events: list[Event] = []
+        now = self._clock()
         for state in batch:
             if not state.finite:
                 events.append(self._not_finite(state))
                 self._queue.remove(state)
                 continue
-            events.append(Progress(state.row.row_id, state.step, state.steps))
+            events.append(Progress(state.row.row_id, state.step, state.steps, now))
             if state.step == state.steps:
                 self._queue.remove(state)
                 self._drawn[state.row.row_id] = state
@@ -265,7 +276,7 @@ class Engine:
         except Exception as error:  # the step is done: a look at it must not cost its events
             if failures.sticky(error) and not failures.out_of_memory(error):
                 raise EngineFailed(f"the device failed: {error}") from error
-            log.warning("preview_failed", rows=len(due), error=failures.reason(error))
+            log.warning("preview_failed", **_about(due), error=failures.reason(error))
             return []
         return [Preview(state.row.row_id, jpeg) for state, jpeg in zip(due, jpegs, strict=True)]
 
@@ -277,9 +288,9 @@ class Engine:
         return self._guarded("decode", same[: self._limit("decode", _size(same[0]))], self._decode)
 
     def _decode(self, batch: Sequence[RowState]) -> list[Event]:
-        with self._stage("decode"):
-            pictures = self._painter.decode(batch)
         events: list[Event] = []
+        with self._stage("decode", batch, events):
+            pictures = self._painter.decode(batch)
         for state, pixels in zip(batch, pictures, strict=True):
             del self._drawn[state.row.row_id]
             if pixels is None:
@@ -326,7 +337,7 @@ class Engine:
         # Out of the except block, or the traceback would keep the tensors that did not fit.
         if memory:
             return self._with_less(kind, batch, work, failed)
-        log.warning("step_failed", kind=kind, rows=len(batch), error=failed.error)
+        log.warning("step_failed", kind=kind, **_about(batch), error=failed.error)
         if len(batch) == 1:
             return [self._drop(batch[0], failed)]
         return [event for state in batch for event in self._guarded(kind, [state], work)]
@@ -338,16 +349,17 @@ class Engine:
         work: Callable[[Sequence[RowState]], list[Event]],
         failed: Failed,
     ) -> list[Event]:
+        self.out_of_memory += 1
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
         self._encoder.forget()
         if len(batch) == 1:
-            log.warning("out_of_memory", kind=kind, rows=1)
+            log.warning("out_of_memory", kind=kind, **_about(batch))
             return [self._drop(batch[0], failed)]
         shape = _size(batch[0]) if kind == "decode" else batch[0].shape
         half = (len(batch) + 1) // 2
         self._limits[kind, shape] = half
-        log.warning("batch_halved", kind=kind, rows=len(batch), batch_size=half)
+        log.warning("batch_halved", kind=kind, **_about(batch), batch_size=half)
         return self._guarded(kind, batch[:half], work)
 
     def _drop(self, state: RowState, failed: Failed) -> Failed:
@@ -381,10 +393,22 @@ class Engine:
         return self._limits.get((kind, shape), self._batch_size)
 
     @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
+    def _stage(
+        self, name: str, rows: Sequence[RowState] = (), events: list[Event] | None = None
+    ) -> Iterator[None]:
+        """Tell the time of a stage, and add to `events` that these rows went through it."""
         start = self._clock()
         yield
-        self._on_stage(name, self._clock() - start)
+        end = self._clock()
+        self._on_stage(name, end - start)
+        if events is not None:
+            events += [Staged(state.row.row_id, name, start, end) for state in rows]
+
+
+def _about(batch: Sequence[RowState]) -> dict[str, Any]:
+    """What the log says of these rows: of a single one whose it is."""
+    alone = batch[0].row.about if len(batch) == 1 else {}
+    return {"rows": len(batch), "row_ids": [state.row.row_id for state in batch], **alone}
 
 
 def _size(state: RowState) -> Shape:

@@ -4,6 +4,7 @@ A row says everything that decides its picture, so the same row gives the same p
 neighbours in the batch are.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class Row:
     """One image to draw. `width` and `height` are pixels; `guidance` <= 1 draws without guidance.
 
     `alone`: nothing else is in the making while this row is, because it is suspected of killing engines.
+    `about` stands on the log's lines about the row.
     """
 
     row_id: str
@@ -41,15 +43,29 @@ class Row:
     height: int
     loras: tuple[LoraRef, ...] = ()
     alone: bool = False
+    about: Mapping[str, str | int] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """`step` of `steps` is done."""
+    """`step` of `steps` was done `at` so many seconds of the engine's clock, which is `time.monotonic`."""
 
     row_id: str
     step: int
     steps: int
+    at: float | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """The row went through a stage (`merge`, `encode`, `decode`), maybe with others; seconds of the
+    engine's clock.
+    """
+
+    row_id: str
+    stage: str
+    began: float
+    ended: float
 
 
 @dataclass(frozen=True)
@@ -85,4 +101,4 @@ class Failed:
     retryable: bool
 
 
-Event = Progress | Preview | Finished | Cancelled | Failed
+Event = Progress | Staged | Preview | Finished | Cancelled | Failed

@@ -98,7 +98,7 @@ def warm_up(model: Model, settings: EngineSettings, beat: Callable[[str, float],
         try:
             write_atomic(path, json.dumps({"conditions": conditions, "chosen": asdict(chosen)}).encode())
         except OSError as error:
-            log.warning("warmup_not_remembered", path=str(path), error=str(error))
+            log.warning("warmup_not_remembered", file=str(path), error=str(error))
     place(model, model.device, getattr(torch, chosen.dtype), LAYOUTS[chosen.layout])
     return chosen
 

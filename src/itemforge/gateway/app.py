@@ -12,23 +12,36 @@ import itemforge
 from itemforge.broker.face import Broker
 from itemforge.errors import DatabaseUnavailable
 from itemforge.gateway import (
+    batch_routes,
+    collection_routes,
+    dead_routes,
+    export_routes,
+    feed_route,
     fleet_routes,
     generations,
+    images_routes,
     picture_routes,
     problems,
     seed_routes,
     stream,
+    style_publishing,
     style_routes,
     upkeep,
     upload_routes,
+    webhook_routes,
     worker_routes,
 )
 from itemforge.gateway.auth import Access
-from itemforge.gateway.context import Gateway, Styles
+from itemforge.gateway.context import Gateway, Studio, Styles
+from itemforge.gateway.images_errors import ImagesErrors
 from itemforge.gateway.keyring import check_exposure
+from itemforge.gateway.metrics import router as metrics_router
+from itemforge.gateway.metrics import watch
 from itemforge.gateway.middleware import BodyLimit, Envelope
 from itemforge.gateway.openapi import describe_access
 from itemforge.gateway.relay import Relay
+from itemforge.gateway.sender import Sender
+from itemforge.gateway.traced import Traced
 from itemforge.jobs import migrate, publishing
 from itemforge.jobs.database import Database
 from itemforge.jobs.listener import listen
@@ -36,6 +49,8 @@ from itemforge.jobs.lock import only_process
 from itemforge.settings import GatewaySettings
 from itemforge.storage.face import ObjectStore
 from itemforge.styles.models import ModelFacts
+from itemforge.telemetry.gateway_metrics import GatewayMetrics
+from itemforge.tls import client_context
 
 log = structlog.get_logger(__name__)
 
@@ -54,17 +69,26 @@ def create_app(
     model: ModelFacts,
     embedded: bool = False,
     worker_key: str | None = None,
+    metrics: GatewayMetrics | None = None,
+    studio: Callable[[FastAPI], Studio] | None = None,
 ) -> FastAPI:
     """The gateway as an ASGI app. `app.state.gateway` is its `Gateway`.
+
+    `studio` adds the pages.
 
     `embedded`: queue and worker live in this process, so at the start every open row begins anew; the
     worker calls with `worker_key`.
 
     Raises:
-        ConfigurationError: the database's address is wrong.
+        ConfigurationError: the database's address or the file of trusted certificates is wrong.
     """
+    if settings.ca_file is not None:
+        client_context(
+            settings.ca_file
+        )  # the sender of webhooks reads it later, when nobody is there to hear
     db = Database(settings.database_url)
-    gateway = Gateway(settings, db, broker, store, catalog, model, embedded, worker_key)
+    metrics = metrics or GatewayMetrics()
+    gateway = Gateway(settings, db, broker, store, catalog, model, embedded, worker_key, metrics)
     # The documentation's pages come from this server, so they also show where no CDN is reached.
     app = FastAPIOffline(
         title="ItemForge",
@@ -75,23 +99,37 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,  # what generated clients call a method
     )
     app.state.gateway = gateway
+    app.state.look = watch(gateway)
     problems.install(app)
     for module in (
         generations,
         stream,
+        feed_route,
+        images_routes,
         picture_routes,
+        export_routes,
+        batch_routes,
+        collection_routes,
         style_routes,
+        style_publishing,
+        webhook_routes,
         fleet_routes,
+        dead_routes,
         worker_routes,
         upload_routes,
     ):
         app.include_router(module.router)
+    app.include_router(metrics_router)
     if settings.seed_routes != "off":
         app.include_router(seed_routes.router)
+    if studio is not None:
+        gateway.studio = studio(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit)
     app.add_middleware(Access, gateway=gateway)
-    app.add_middleware(Envelope)
+    app.add_middleware(ImagesErrors)
+    app.add_middleware(Envelope, metrics=metrics)
+    app.add_middleware(Traced)
     describe_access(app)
     return app
 
@@ -141,11 +179,13 @@ async def _run(gateway: Gateway, opened: bool) -> None:
         opened = await _open(gateway)
     settings, db = gateway.settings, gateway.db
     works: list[tuple[str, Callable[[], Awaitable[object]]]] = [
-        ("relay", Relay(settings, db, gateway.broker).run),
+        ("relay", Relay(settings, db, gateway.broker, gateway.metrics.published).run),
+        ("sender", Sender(gateway).run),
         (
             "sweeper",
             lambda: upkeep.repeat(
-                settings.sweep_interval, lambda: upkeep.sweep(settings, db, gateway.broker)
+                settings.sweep_interval,
+                lambda: upkeep.sweep(settings, db, gateway.broker, gateway.metrics.swept),
             ),
         ),
         (

@@ -1,21 +1,26 @@
 """What the routes and the background tasks work with; made once by the app factory."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Protocol, TypeVar
 from urllib.parse import quote
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 from sqlalchemy.exc import DBAPIError
+from starlette.types import Scope
 
 from itemforge.broker.face import Broker
 from itemforge.bundler import Bundler
 from itemforge.contract import Image
 from itemforge.errors import DatabaseUnavailable
+from itemforge.gateway.block_list import BlockList
+from itemforge.gateway.guard import Guard
 from itemforge.gateway.keyring import Caller, Keyring
 from itemforge.gateway.limits import MovingWindow
+from itemforge.gateway.outputs import Derivatives
+from itemforge.gateway.problems import Refusal
 from itemforge.jobs.creation import MOST, Inserted, insert_new
 from itemforge.jobs.database import Database
 from itemforge.jobs.records import NewRequest
@@ -25,6 +30,7 @@ from itemforge.settings import GatewaySettings
 from itemforge.storage.face import ObjectStore, is_folder
 from itemforge.styles.models import ModelFacts
 from itemforge.styles.pack import StylePack
+from itemforge.telemetry.gateway_metrics import GatewayMetrics
 
 T = TypeVar("T")
 
@@ -34,11 +40,23 @@ class Styles(Protocol):
 
     async def list(self) -> list[StylePack]: ...
 
+    async def versions(self) -> Mapping[str, Sequence[int]]: ...
+
+    def forget(self) -> None: ...
+
     async def get(self, name: str) -> StylePack: ...
 
     async def toml(self, style: str, version: int) -> bytes: ...
 
     async def blob(self, sha256: str) -> bytes: ...
+
+    async def sample(self, pack: StylePack) -> bytes | None: ...
+
+
+class Studio(Protocol):
+    """The pages, as far as the gateway knows them: how it says no to a browser."""
+
+    def refused(self, scope: Scope, refusal: Refusal) -> Response: ...
 
 
 @dataclass
@@ -53,6 +71,12 @@ class Gateway:
     model: ModelFacts
     embedded: bool = False
     worker_key: str | None = None
+    metrics: GatewayMetrics = field(default_factory=GatewayMetrics)
+    studio: Studio | None = None
+    #: Where the gateway answers, once it does.
+    address: str | None = None
+    #: What stands between webhooks and our own network.
+    guard: Guard = field(init=False)
     #: Inserts a new request, together with those that come meanwhile.
     insert: Bundler[NewRequest, Inserted] = field(init=False)
     #: Set when the schema is there; until then the database counts as away.
@@ -61,9 +85,14 @@ class Gateway:
     submissions: MovingWindow = field(default_factory=MovingWindow)
     wrong_keys: MovingWindow = field(default_factory=MovingWindow)
     keyring: Keyring = field(init=False)
+    derivatives: Derivatives = field(init=False)
+    block_list: BlockList = field(init=False)
 
     def __post_init__(self) -> None:
         self.keyring = Keyring(self.settings, self.db, self.migrated, self.worker_key)
+        self.derivatives = Derivatives(self.store)
+        self.block_list = BlockList(self.settings.block_list)
+        self.guard = Guard(self.settings)
         work = partial(insert_new, self.db)
         self.insert = Bundler(work, MOST, alone=(DBAPIError,))
         self._slow_counts = SlowCounts(self.db)
@@ -75,6 +104,12 @@ class Gateway:
     def base_url(self, request: Request) -> str:
         """The gateway's address as this client sees it, without a slash at the end."""
         return (self.settings.public_url or str(request.base_url)).rstrip("/")
+
+    @property
+    def own_url(self) -> str:
+        """The gateway's address where no client's call tells it."""
+        where = self.settings.public_url or self.address
+        return (where or f"http://{self.settings.host}:{self.settings.port}").rstrip("/")
 
     @property
     def serves_objects(self) -> bool:

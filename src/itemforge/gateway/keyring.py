@@ -15,9 +15,9 @@ import structlog
 
 from itemforge.errors import ConfigurationError, DatabaseUnavailable
 from itemforge.gateway.listening import is_loopback
-from itemforge.jobs import keys
+from itemforge.jobs import keys, sessions
 from itemforge.jobs.database import Database
-from itemforge.jobs.keys import Key, Role, digest
+from itemforge.jobs.keys import Content, Key, Role, digest
 from itemforge.settings import GatewaySettings
 
 log = structlog.get_logger(__name__)
@@ -30,7 +30,8 @@ _MAX_REMEMBERED = 1000
 class Caller:
     """Who calls. `sees` is the owner whose requests are visible; None: everybody's.
 
-    `rate` (submissions a minute) and `quota` (images a day) are 0 where there is no limit.
+    `rate` (submissions a minute) and `quota` (images a day) are 0 where there is no limit. `content`: None leaves it
+    to the gateway's setting.
     """
 
     owner: str
@@ -38,8 +39,10 @@ class Caller:
     sees: str | None = None
     rate: int = 0
     quota: int = 0
+    content: Content | None = None
     key_id: str | None = None
     digest: str | None = None
+    name: str = ""
 
 
 ADMIN = Caller("admin", Role.ADMIN, key_id="bootstrap")
@@ -55,6 +58,12 @@ PUBLIC = Caller("public", Role.USER, sees="public")
 @dataclass(frozen=True)
 class _Remembered:
     caller: Caller
+    until: float
+
+
+@dataclass(frozen=True)
+class _Session:
+    key_digest: str
     until: float
 
 
@@ -83,6 +92,8 @@ class Keyring:
         self._keyless_until = 0.0
         #: By digest. Entries past their time still say that the key was good once, which the throttle respects.
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
+        #: By the digest of the cookie.
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
 
     async def required(self) -> bool:
         """Whether a call needs a key: always, but on a loopback gateway for which none was ever made.
@@ -121,6 +132,31 @@ class Keyring:
             return known.caller
         self._check_migrated()
         return await self._look_up(key_digest)
+
+    async def find_session(self, cookie: str) -> Caller | None:
+        """Whose session a browser's cookie is; None when it has ended, or its key has.
+
+        Raises:
+            DatabaseUnavailable: as `find`.
+        """
+        session_digest = digest(cookie)
+        known = self._sessions.get(session_digest)
+        if known is None or self._clock() >= known.until:
+            self._check_migrated()
+            until = self._clock() + self._settings.key_cache
+            key_digest = await sessions.key_of(self._db, session_digest)
+            if key_digest is None:
+                self._sessions.pop(session_digest, None)
+                return None
+            known = self._sessions[session_digest] = _Session(key_digest, until)
+            self._sessions.move_to_end(session_digest)
+            while len(self._sessions) > _MAX_REMEMBERED:
+                self._sessions.popitem(last=False)
+        return await self.find(known.key_digest)
+
+    def forget_session(self, cookie: str) -> None:
+        """It was ended here; other gateways hear of it within `ITEMFORGE_KEY_CACHE`."""
+        self._sessions.pop(digest(cookie), None)
 
     async def still_good(self, caller: Caller) -> bool:
         """For calls that go on for long: whether the key that began them is live. True while nobody can say."""
@@ -168,8 +204,10 @@ class Keyring:
             sees=None if key.role is Role.ADMIN else owner,
             rate=rate if key.rate is None else key.rate,
             quota=quota if key.quota is None else key.quota,
+            content=key.content,
             key_id=key.id,
             digest=key_digest,
+            name=key.name,
         )
 
     def _check_migrated(self) -> None:

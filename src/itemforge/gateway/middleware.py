@@ -9,16 +9,23 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from itemforge.contract import CONTRACT_HEADER, CONTRACT_VERSION
+from itemforge.gateway import pages
 from itemforge.gateway.auth import PROBES
 from itemforge.gateway.problems import problem
 from itemforge.storage.signing import ROUTE as SIGNED_UPLOADS
+from itemforge.telemetry.gateway_metrics import GatewayMetrics
 
 log = structlog.get_logger(__name__)
 
 MAX_BODY = 64 * 1024
 #: Workers send previews and many rows at once.
 MAX_WORKER_BODY = 4 * 1024 * 1024
+#: Lists of things; a form writes three characters for some.
+MAX_BATCH_BODY = 2 * 1024 * 1024
 _WORKER = "/v1/worker/"
+_BATCHES = ("/v1/batches", "/studio/batches")
+#: Where LoRA files come in, which are far longer; the route looks at them as they come.
+LORA_UPLOADS = "/v1/styles/blobs"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: How much (bytes, seconds) of a body that is too long is still taken in.
 _MAX_DISCARDED = 16 * 1024 * 1024
@@ -28,8 +35,9 @@ _DISCARD_TIME = 5.0
 class Envelope:
     """Outermost: header and log line on every answer, and no exception gets past it."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -37,6 +45,7 @@ class Envelope:
             return
         began = time.perf_counter()
         status = 0
+        self._metrics.http_began()
 
         async def enveloped(message: Message) -> None:
             nonlocal status
@@ -56,13 +65,21 @@ class Envelope:
             answer = problem(500, "The gateway made a mistake; its log has the details.")
             await answer(scope, receive, enveloped)
         finally:
+            route = getattr(scope.get("route"), "path", None)
+            self._metrics.http_ended(scope["method"], route, status, time.perf_counter() - began)
             # The path only: a query may hold what is nobody's business. Reading and beating is no news.
             quiet = scope["path"].startswith((*PROBES, _WORKER)) or scope["method"] in ("GET", "HEAD")
             level = "debug" if quiet and status < 400 else "info"
             took = round((time.perf_counter() - began) * 1000, 1)
-            about = {"request_id": match[0]} if (match := _UUID.search(scope["path"])) else {}
+            about: dict[str, str] = {"result": "success" if 0 < status < 500 else "failure"}
+            about |= {"request_id": match[0]} if (match := _UUID.search(scope["path"])) else {}
             getattr(log, level)(
-                "request_served", method=scope["method"], path=scope["path"], status=status, ms=took, **about
+                "request_served",
+                method=scope["method"],
+                path=scope["path"],
+                status_code=status,
+                ms=took,
+                **about,
             )
 
 
@@ -74,22 +91,30 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # An upload's route looks at its signature first, and only then takes in a long body.
-        upload = scope["type"] == "http" and scope["path"].startswith(SIGNED_UPLOADS)
+        upload = scope["type"] == "http" and (
+            scope["path"].startswith(SIGNED_UPLOADS) or scope["path"] == LORA_UPLOADS
+        )
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS") or upload:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        limit = MAX_WORKER_BODY if scope["path"].startswith(_WORKER) else MAX_BODY
+        limit = _limit(scope["path"])
         body = await _read(headers, receive, limit)
         if body is None:
             answer = problem(
                 413, f"The body has more than {limit} bytes; shorten it.", headers={"Connection": "close"}
             )
             await answer(scope, receive, send)
-        elif body and not _is_json(headers):
+        elif body and not _is_json(headers) and not (pages.is_page(scope["path"]) and _is_form(headers)):
             await problem(415, "Send the body as Content-Type: application/json.")(scope, receive, send)
         else:
             await self._app(scope, _replayed(body, receive), send)
+
+
+def _limit(path: str) -> int:
+    if path.startswith(_WORKER):
+        return MAX_WORKER_BODY
+    return MAX_BATCH_BODY if path.startswith(_BATCHES) else MAX_BODY
 
 
 async def _read(headers: Headers, receive: Receive, limit: int) -> bytes | None:
@@ -131,6 +156,11 @@ def _is_json(headers: Headers) -> bool:
     return media_type == "application/json" or (
         media_type.startswith("application/") and media_type.endswith("+json")
     )
+
+
+def _is_form(headers: Headers) -> bool:
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return media_type == "application/x-www-form-urlencoded"
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -1,10 +1,10 @@
 """The bodies of `/v1` and of the seed's routes, as OpenAPI shows them."""
 
 from datetime import datetime
-from typing import Self
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from itemforge.contract import (
     MAX_SEED,
@@ -12,6 +12,7 @@ from itemforge.contract import (
     Guidance,
     LoraWeight,
     NegativePrompt,
+    Output,
     Prompt,
     Scheduler,
     Seed,
@@ -21,8 +22,18 @@ from itemforge.contract import (
     Steps,
     StyleName,
     Text,
+    WorkerFacts,
     WorkerState,
 )
+from itemforge.jobs.throughput import Span
+from itemforge.styles.pack import MAX_TOML, Sha256
+
+
+def _named(name: str) -> str:
+    name = name.strip()
+    if not name or not name.isprintable():
+        raise ValueError("must be a name of printable characters")
+    return name
 
 
 class GenerationRequest(BaseModel):
@@ -51,6 +62,15 @@ class GenerationRequest(BaseModel):
     height: Side | None = Field(default=None, description="pixels, a multiple of 8; default: the style's")
     num_images: Count | None = Field(default=None, description="image n has the seed `seed + n`; default 1")
     lora_weight: LoraWeight | None = None
+    output: Output | None = Field(
+        default=None, description="the form in which a game takes the pictures; made when it is first read"
+    )
+    webhook: Text | None = Field(
+        default=None,
+        min_length=1,
+        max_length=2000,
+        description="https:// address that is told of the end; signed with the secret of /v1/webhooks/secret",
+    )
 
     @model_validator(mode="after")
     def _last_seed_fits(self) -> Self:
@@ -65,6 +85,15 @@ class Picture(BaseModel):
     url: str
     width: int | None
     height: int | None
+
+
+class OutputView(BaseModel):
+    """A picture in the form that `output` asked for. `url` makes it at its first read; `key` is its object."""
+
+    n: int
+    url: str
+    key: str
+    format: str
 
 
 class ProgressView(BaseModel):
@@ -93,6 +122,8 @@ class Generation(BaseModel):
     lora_weight: float | None
     image_url: str | None
     images: list[Picture]
+    output: Output | None
+    outputs: list[OutputView]
     error: str | None
     attempt: int
     queue_position: int | None = Field(
@@ -103,6 +134,11 @@ class Generation(BaseModel):
     updated_at: datetime
     finished_at: datetime | None
     retry_of: UUID | None
+    flagged: str | None = Field(default=None, description="the rule of the block list that the prompt breaks")
+    favourite: bool | None = Field(default=None, description="whether you marked it; null where nobody asked")
+    deleted_at: datetime | None = Field(
+        default=None, description="hidden since then; it can be restored for a day"
+    )
 
 
 class GenerationPage(BaseModel):
@@ -112,11 +148,85 @@ class GenerationPage(BaseModel):
     next_cursor: str | None
 
 
+CollectionName = Annotated[Text, AfterValidator(_named), Field(min_length=1, max_length=100)]
+
+
+class CollectionChange(BaseModel):
+    """A collection's name, which no other of yours has."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "potions"}]})
+
+    name: CollectionName
+
+
+class CollectionView(BaseModel):
+    """Generations that you put together; `count` leaves out what is deleted. Its list: `?collection=` its id."""
+
+    id: UUID
+    name: str
+    count: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class Collections(BaseModel):
+    items: list[CollectionView]
+
+
+class Chosen(BaseModel):
+    """Generations, by their ids."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ids: list[UUID] = Field(min_length=1, max_length=500)
+
+
+class AtlasOptions(BaseModel):
+    """How pictures lie on a sheet, in pixels."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_side: Literal[256, 512, 1024, 2048, 4096] = 2048
+    padding: int = Field(default=2, ge=0, le=64, description="empty pixels between two pictures")
+    extrude: int = Field(
+        default=0, ge=0, le=16, description="how often a picture's edge is repeated outwards"
+    )
+    power_of_two: bool = True
+    trim: bool = Field(default=True, description="leave out transparent borders, which engines put back")
+
+
+class ExportRequest(BaseModel):
+    """Pictures to take home in one ZIP. Without `output` each as its request asked, or as it was drawn."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "ids": ["5f0c2b6e-8a51-4f0e-9d3b-2f6a1c7e9b10"],
+                    "output": {"background": "transparent", "size": 256, "trim": True},
+                    "form": "atlas",
+                }
+            ]
+        },
+    )
+
+    ids: list[UUID] = Field(min_length=1, max_length=500, description="Completed generations")
+    output: Output | None = None
+    form: Literal["zip", "atlas"] = "zip"
+    atlas: AtlasOptions | None = None
+
+
 class SizeView(BaseModel):
     width: int
     height: int
     min: int
     max: int
+
+
+class LoraView(BaseModel):
+    sha256: str
+    weight: float
 
 
 class StyleView(BaseModel):
@@ -129,6 +239,48 @@ class StyleView(BaseModel):
     negative: str
     size: SizeView
     defaults: dict[str, str | float | int | None]
+    base: str | None = Field(description="sha256 of the base model that it is made for; null: any")
+    loras: list[LoraView]
+    versions: list[int] = Field(
+        description="those that the registry has, the oldest first; none of a style that lies in the gateway's home"
+    )
+
+
+class StylePublication(BaseModel):
+    """A style pack, whose LoRA files were sent to `POST /v1/styles/blobs` before."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    toml: Text = Field(
+        max_length=MAX_TOML, description="the pack; its version is not looked at, it gets the next"
+    )
+    files: list[Sha256] = Field(
+        default_factory=list,
+        max_length=8,
+        description="what was sent for it; each must be one that the pack names",
+    )
+
+
+class StyleRollback(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    version: int | None = Field(
+        default=None, ge=1, le=999_999_999, description="default: the one before the current"
+    )
+
+
+class StyleMove(BaseModel):
+    """What a bare style id meant, and what it means now."""
+
+    style: str
+    before: int
+    now: int
+
+
+class UploadedLora(BaseModel):
+    sha256: str
+    bytes: int
+    tensors: int
 
 
 class WorkerView(BaseModel):
@@ -138,6 +290,8 @@ class WorkerView(BaseModel):
     free: int
     in_hand: int = Field(description="images being drawn")
     held: int = Field(description="messages that wait in it unclaimed")
+    facts: WorkerFacts | None = Field(description="what it tells of itself; null for workers of version 0.1")
+    jobs: list[UUID] = Field(description="what it draws now, as far as you may see it")
     first_seen: datetime
     last_seen: datetime
 
@@ -151,6 +305,57 @@ class Stats(BaseModel):
     window: int = Field(description="how many the queue may hold")
     workers: int = Field(description="live workers")
     capacity: int = Field(description="images that live workers can hold")
+    oldest_seconds: float = Field(description="how long the oldest Pending request waits already")
+    backlog_seconds: float = Field(description="how long the live workers need for all that waits")
+    images_per_hour: int = Field(description="images completed within the last hour")
+
+
+class SlotView(BaseModel):
+    """Requests that ended from `at` on, for the length of a step, and the images of the completed ones."""
+
+    at: datetime
+    completed: int
+    failed: int
+    images: int
+
+
+class Throughput(BaseModel):
+    """What ended when, the oldest first; of everybody. The last slot is still going on."""
+
+    span: Span
+    step_seconds: int
+    slots: list[SlotView]
+
+
+class DeadLetterView(BaseModel):
+    """Work that ended without a result: a Failed generation, or a message of the dead queue that belongs to none."""
+
+    id: str = Field(description="by which it is sent again or dropped; a generation's own id")
+    kind: Literal["generation", "message"]
+    request_id: UUID | None
+    reason: str
+    at: datetime | None = Field(description="when it failed; a message does not say")
+    attempts: int
+    worker_id: str | None = Field(description="who tried last")
+    style: str | None
+    prompt: str | None
+    body: str | None = Field(description="the beginning of a message's body")
+    times: int = Field(default=1, description="how often the same message is there")
+
+
+class DeadLetters(BaseModel):
+    """Generations first, the newest first. `broker` says why its queue could not be read; then messages may be missing."""
+
+    items: list[DeadLetterView]
+    more: bool = Field(description="there are older generations; settle some of these")
+    broker: str | None
+
+
+class SentAgain(BaseModel):
+    """`request_id` is the new generation; null for a message, which went back to the queue as it was."""
+
+    id: str
+    request_id: UUID | None
 
 
 class SeedGeneration(BaseModel):

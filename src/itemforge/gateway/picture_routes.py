@@ -2,18 +2,21 @@
 
 import hashlib
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
+from pydantic import ValidationError
 
-from itemforge.contract import Status
+from itemforge.contract import Holes, Output, Status
 from itemforge.errors import ObjectMissing
 from itemforge.gateway.context import GatewayDep, SeesDep
 from itemforge.gateway.generations import found
 from itemforge.gateway.pictures import THUMBNAIL_SIZES, find_image, original, thumbnail
 from itemforge.gateway.problems import Refusal, documented, wrong_field
+from itemforge.imaging.naming import MEDIA_TYPES
 from itemforge.jobs.records import Request as JobRequest
 
 router = APIRouter(tags=["pictures"])
@@ -24,6 +27,32 @@ _TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 _FOREVER = "public, max-age=31536000, immutable"
 _PRIVATE = "private, max-age=86400"
 
+
+async def _output(
+    background: Annotated[Literal["white", "transparent"] | None, Query()] = None,
+    holes: Annotated[Holes | None, Query(description="enclosed patches of the ground's colour")] = None,
+    size: Annotated[int | None, Query(ge=64, le=1024, description="side of a square in pixels")] = None,
+    trim: Annotated[bool | None, Query(description="cut down to the item, and centre it")] = None,
+    pad: Annotated[int | None, Query(ge=0, le=256, description="empty pixels on each side")] = None,
+    format: Annotated[Literal["png", "webp"] | None, Query()] = None,
+) -> Output | None:
+    """The form that a query asks for; None for the picture as it was drawn."""
+    asked = {
+        "background": background,
+        "holes": holes,
+        "size": size,
+        "trim": trim,
+        "pad": pad,
+        "format": format,
+    }
+    given = {key: value for key, value in asked.items() if value is not None}
+    try:
+        return Output.model_validate(given) if given else None
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from None
+
+
+OutputDep = Annotated[Output | None, Depends(_output)]
 Number = Annotated[int, Query(ge=0, le=15, description="which image")]
 
 
@@ -31,13 +60,27 @@ Number = Annotated[int, Query(ge=0, le=15, description="which image")]
 @router.get(
     "/v1/generations/{request_id}/image",
     response_class=Response,
-    responses={200: {"content": {"image/png": {}}}, **documented(401, 404, 409, 422, 503)},
+    responses={
+        200: {"content": {"image/png": {}, "image/webp": {}}},
+        **documented(401, 404, 409, 422, 503),
+    },
 )
 async def get_image(
-    request_id: UUID, gateway: GatewayDep, sees: SeesDep, request: Request, n: Number = 0
+    request_id: UUID,
+    gateway: GatewayDep,
+    sees: SeesDep,
+    request: Request,
+    output: OutputDep,
+    n: Number = 0,
 ) -> Response:
-    """The PNG as drawn, with its recipe inside. 409 while it is not drawn yet."""
+    """The PNG as drawn, with its recipe inside. 409 while it is not drawn yet.
+
+    With any parameter of an output the picture comes in that form, made at the first time.
+    """
     row = _drawn(await found(gateway, request_id, sees), n)
+    if output is not None:
+        data = await gateway.derivatives.get(row, n, output)
+        return sent(request, data, MEDIA_TYPES[output.format], _PRIVATE)
     try:
         data = await original(gateway.store, row, n)
     except ObjectMissing:
@@ -48,7 +91,7 @@ async def get_image(
         if ours or url is None or not url.startswith(("http://", "https://")):
             raise Refusal(404, "The picture is not in the store any more.") from None
         return RedirectResponse(url, 307)
-    return _sent(request, data, "image/png", _PRIVATE)
+    return sent(request, data, "image/png", _PRIVATE)
 
 
 @router.head("/v1/generations/{request_id}/thumbnail", include_in_schema=False)
@@ -64,13 +107,14 @@ async def get_thumbnail(
     request: Request,
     n: Number = 0,
     size: Annotated[int, Query(description="longer side in pixels: 64, 128 or 256")] = 256,
+    deleted: Annotated[bool, Query(description="also of one that can still be restored")] = False,
 ) -> Response:
     """The picture as a small JPEG on white."""
     if size not in THUMBNAIL_SIZES:
         raise wrong_field("size", "must be 64, 128 or 256")
-    row = _drawn(await found(gateway, request_id, sees), n)
+    row = _drawn(await found(gateway, request_id, sees, deleted), n)
     data = await thumbnail(gateway.store, row, n, size)
-    return _sent(request, data, "image/jpeg", _PRIVATE)
+    return sent(request, data, "image/jpeg", _PRIVATE)
 
 
 @router.head("/objects/{key:path}", include_in_schema=False)
@@ -88,7 +132,7 @@ async def get_object(key: str, gateway: GatewayDep, request: Request) -> Respons
         data = await gateway.store.get(key)
     except ObjectMissing:
         raise Refusal(404, "There is no such object.") from None
-    return _sent(request, data, _TYPES[suffix], _FOREVER)
+    return sent(request, data, _TYPES[suffix], _FOREVER)
 
 
 def _drawn(row: JobRequest, n: int) -> JobRequest:
@@ -105,7 +149,8 @@ def _drawn(row: JobRequest, n: int) -> JobRequest:
     return row
 
 
-def _sent(request: Request, data: bytes, media_type: str, caching: str) -> Response:
+def sent(request: Request, data: bytes, media_type: str, caching: str) -> Response:
+    """Bytes with their ETag; 304 for who has them already."""
     etag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
     headers = {"ETag": etag, "Cache-Control": caching}
     known = request.headers.get("if-none-match", "")

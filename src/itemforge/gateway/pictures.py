@@ -7,6 +7,7 @@ from PIL import Image as PillowImage
 
 from itemforge.contract import Image, object_key
 from itemforge.errors import ObjectMissing
+from itemforge.imaging.naming import derivative_prefix
 from itemforge.imaging.opening import open_png
 from itemforge.jobs.records import Request
 from itemforge.storage.face import ObjectStore, is_folder
@@ -57,6 +58,7 @@ async def delete_objects(store: ObjectStore, request: Request) -> None:
     keys = {object_key(request.id, n, request.params.num_images) for n in images}
     keys |= {image.key for image in request.images if image.bucket == store.bucket}
     keys |= set(await store.list(thumbnail_prefix(request)))
+    keys |= set(await store.list(derivative_prefix(request.id)))
     for key in sorted(keys):
         await store.delete(key)
 

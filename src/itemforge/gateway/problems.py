@@ -17,6 +17,7 @@ from itemforge.errors import (
     ObjectMissing,
     RetryableError,
     StyleNotFound,
+    advice,
 )
 from itemforge.jobs.states import IllegalTransition
 
@@ -181,10 +182,7 @@ def _field(error: Mapping[str, Any]) -> str:
 def _advice(error: Mapping[str, Any]) -> str:
     if error["type"] == "string_pattern_mismatch" and error["loc"][-1] == "style":
         return "must be a style's id or id@version, as GET /v1/styles lists them"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return _ADVICE.get(
-        error["type"], message.replace("Input should", "must").replace("String should", "must")
-    )
+    return _ADVICE.get(error["type"], advice(str(error["msg"])))
 
 
 async def _http(_: Request, error: Exception) -> Response:

@@ -16,13 +16,13 @@ from uuid import UUID
 from PIL import Image as PillowImage
 
 from itemforge.contract import Image, Status, object_key
-from itemforge.jobs import claims, requests
+from itemforge.jobs import claims, finding, requests
 from itemforge.jobs.database import Database
 from itemforge.jobs.records import Request
 from itemforge.storage.face import ObjectStore
 
 _KEY = re.compile(r"generated/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:/[0-9]{1,2})?\.png")
-#: The recipe inside a PNG; `imaging.png` writes it, but needs numpy, which a gateway has not.
+#: The recipe inside a PNG; `imaging.png` writes it, but needs numpy, which is loaded for outputs only.
 _RECIPE = "itemforge"
 _PAGE = 200
 
@@ -64,7 +64,7 @@ async def reconcile(db: Database, store: ObjectStore) -> Reconciled:
 async def _open(db: Database) -> AsyncIterator[Request]:
     for status in (Status.PENDING, Status.PROCESSING):
         before = None
-        while page := await requests.find(db, requests.Filter(status), _PAGE, before):
+        while page := await finding.find(db, finding.Filter(status), _PAGE, before):
             for request in page:
                 yield request
             before = (page[-1].created_at, page[-1].id)

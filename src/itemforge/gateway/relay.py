@@ -1,16 +1,19 @@
 """Moves rows from the outbox to the queue: woken by new work and by claims, and by the clock."""
 
 import asyncio
+from collections.abc import Callable
 from uuid import UUID
 
 import structlog
 
 from itemforge.broker.face import Broker
-from itemforge.contract import QUEUE, JobMessage
+from itemforge.contract import QUEUE
 from itemforge.errors import BrokerUnavailable, RetryableError, Unroutable
 from itemforge.jobs import publishing
 from itemforge.jobs.database import Database
+from itemforge.jobs.publishing import Outgoing
 from itemforge.settings import GatewaySettings
+from itemforge.telemetry import traces
 
 log = structlog.get_logger(__name__)
 
@@ -21,10 +24,17 @@ _REST = 0.02
 class Relay:
     """One per gateway process; several share a PostgreSQL without publishing a row twice."""
 
-    def __init__(self, settings: GatewaySettings, db: Database, broker: Broker) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        db: Database,
+        broker: Broker,
+        count: Callable[[int], None] = lambda published: None,
+    ) -> None:
         self._settings = settings
         self._db = db
         self._broker = broker
+        self._count = count
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -56,15 +66,13 @@ class Relay:
                 break
             published = await publishing.publish_next(self._db, self._publish, window.room)
             total += published
+            self._count(published)
             if not published:
                 break
         return total
 
-    async def _publish(self, messages: list[JobMessage]) -> list[UUID]:
-        results = await asyncio.gather(
-            *(self._broker.publish(QUEUE, message.encode()) for message in messages),
-            return_exceptions=True,
-        )
+    async def _publish(self, messages: list[Outgoing]) -> list[UUID]:
+        results = await asyncio.gather(*map(self._send, messages), return_exceptions=True)
         safe = [
             message.request_id for message, result in zip(messages, results, strict=True) if result is None
         ]
@@ -76,3 +84,7 @@ class Relay:
             log.warning("publish_failed", rows=len(failures), reason=str(failures[0]))
         log.debug("published", rows=len(safe))
         return safe
+
+    async def _send(self, message: Outgoing) -> None:
+        with traces.publishing(str(message.request_id), message.traceparent) as headers:
+            await self._broker.publish(QUEUE, message.encode(), headers)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import structlog
@@ -12,11 +12,12 @@ from fastapi import FastAPI
 
 from itemforge.broker.face import Broker
 from itemforge.gateway.app import create_app
-from itemforge.gateway.context import Gateway
+from itemforge.gateway.context import Gateway, Studio
 from itemforge.settings import GatewaySettings
 from itemforge.storage.face import ObjectStore
 from itemforge.styles.catalog import Catalog
 from itemforge.styles.models import describe
+from itemforge.telemetry.gateway_metrics import GatewayMetrics
 from itemforge.tls import check_server_files
 
 log = structlog.get_logger(__name__)
@@ -63,7 +64,8 @@ async def serving(app: FastAPI, listener: socket.socket) -> AsyncIterator[str]:
                 while not server.started and not running.done():  # noqa: ASYNC110  # uvicorn has no event for it
                     await asyncio.sleep(0.01)
                 address = _address(listener, "https" if secure else "http")
-                log.info("gateway_serves", address=address)
+                log.info("gateway_serves", url=address)
+                gateway.address = address
                 yield address
             finally:
                 gateway.db.signals.close()  # event streams would keep the server waiting
@@ -90,6 +92,8 @@ class Server:
         *,
         embedded: bool = False,
         worker_key: str | None = None,
+        metrics: GatewayMetrics | None = None,
+        studio: Callable[[FastAPI], Studio] | None = None,
     ) -> None:
         """Raises ConfigurationError (wrong TLS files) or ModelError (no such model)."""
         check_server_files(settings.tls_cert_file, settings.tls_key_file)
@@ -102,6 +106,8 @@ class Server:
             model=describe(settings.model, settings.home),
             embedded=embedded,
             worker_key=worker_key,
+            metrics=metrics,
+            studio=studio,
         )
 
     @asynccontextmanager

@@ -29,8 +29,8 @@ router = APIRouter(tags=["generations"])
 
 _LOOK = 5.0  # seconds after which the database is asked although no signal came
 _WATCHED = 20.0  # seconds for which one sign of a viewer asks workers for previews
-_PING = 15  # seconds between comments that keep proxies from closing a quiet stream
-_STALLED = 30.0  # seconds after which a client that takes nothing is given up
+PING = 15  # seconds between comments that keep proxies from closing a quiet stream
+STALLED = 30.0  # seconds after which a client that takes nothing is given up
 _MAX_ID = 2**63 - 1
 _EXAMPLE = """id: 41
 event: state
@@ -63,15 +63,15 @@ async def stream_events(
 ) -> Response:
     """Events of a generation until it ends."""
     row = await found(gateway, request_id, caller.sees)
-    last = _number(last_event_id)
+    last = event_number(last_event_id)
     if last and row.status.terminal and not await events.after(gateway.db, request_id, last, limit=1):
         return Response(status_code=204)  # by the standard, the browser then stops to reconnect
     return EventSourceResponse(
-        _events(gateway, caller, row, last, gateway.base_url(request)), ping=_PING, send_timeout=_STALLED
+        _events(gateway, caller, row, last, gateway.base_url(request)), ping=PING, send_timeout=STALLED
     )
 
 
-def _number(last_event_id: str | None) -> int:
+def event_number(last_event_id: str | None) -> int:
     """The id to go on after; what is no id of ours means from the beginning."""
     if last_event_id is None or not (last_event_id.isascii() and last_event_id.isdigit()):
         return 0

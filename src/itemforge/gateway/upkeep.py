@@ -10,7 +10,7 @@ from itemforge.broker.face import Broker
 from itemforge.contract import QUEUE, RETRY_DELAYS, retry_queue
 from itemforge.errors import ItemForgeError
 from itemforge.gateway.pictures import delete_objects
-from itemforge.jobs import heartbeats, publishing, retention
+from itemforge.jobs import batches, deliveries, heartbeats, publishing, retention, sessions
 from itemforge.jobs.database import Database
 from itemforge.settings import GatewaySettings
 from itemforge.storage.face import ObjectStore
@@ -34,7 +34,12 @@ async def repeat(interval: float, work: Callable[[], Awaitable[object]]) -> None
             log.warning("upkeep_held", reason=str(error))
 
 
-async def sweep(settings: GatewaySettings, db: Database, broker: Broker) -> None:
+async def sweep(
+    settings: GatewaySettings,
+    db: Database,
+    broker: Broker,
+    count: Callable[[int, int], None] = lambda expired, republished: None,
+) -> None:
     """Free rows of silent workers, and publish again what the queue has lost.
 
     Raises:
@@ -46,6 +51,7 @@ async def sweep(settings: GatewaySettings, db: Database, broker: Broker) -> None
     lost = await publishing.republish_lost(
         db, sum(depths), counted_at, settings.sweep_after, settings.worker_timeout
     )
+    count(expired, lost)
     if expired or lost:
         log.info("swept", leases_expired=expired, republished=lost)
 
@@ -65,6 +71,10 @@ async def clean(settings: GatewaySettings, db: Database, store: ObjectStore) -> 
     events = 0
     while removed := await retention.purge_events(db, settings.retain_events):
         events += removed
+    await batches.forget(db, settings.retain_requests)
+    while settings.retain_deliveries and await deliveries.purge(db, settings.retain_deliveries):
+        pass
     await heartbeats.forget(db, _WORKER_FORGOTTEN)
+    await sessions.forget_expired(db)
     if purged or events:
         log.info("cleaned", requests=purged, events=events)

@@ -36,7 +36,9 @@ async def claim_jobs(body: ClaimRequest, gateway: GatewayDep) -> list[Claim]:
     if not body.jobs:
         return []
     ids = [job.request_id for job in body.jobs]
-    answers = await claims.claim(gateway.db, body.worker_id, ids, gateway.settings.lease)
+    traces = {job.request_id: job.traceparent for job in body.jobs if job.traceparent}
+    answers = await claims.claim(gateway.db, body.worker_id, ids, gateway.settings.lease, traces)
+    gateway.metrics.claims_answered(answer.outcome for answer in answers)
     return await offer_uploads(gateway, answers) if body.uploads else answers
 
 
@@ -64,7 +66,10 @@ async def report_results(
 ) -> list[ReportAnswer]:
     """End attempts. 409 for an attempt that is not the row's any more: drop the result."""
     checked = [_checked(gateway, item, f"{place}.images") for place, item in enumerate(body)]
-    return await claims.report(gateway.db, checked)
+    answers = await claims.report(gateway.db, checked)
+    for item, answer in zip(body, answers, strict=True):
+        gateway.metrics.report_answered(item.status, answer.code)
+    return answers
 
 
 def _checked(gateway: Gateway, item: Report, field: str) -> Report:

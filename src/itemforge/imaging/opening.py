@@ -37,15 +37,15 @@ def read_file(path: Path) -> bytes:
     return data
 
 
-def open_png(data: bytes, mode: str) -> Image.Image:
+def open_png(data: bytes, mode: str, most: int = MAX_PIXELS) -> Image.Image:
     """The pixels of a PNG, in a mode of Pillow's.
 
     Raises:
         InvalidInput: not a PNG, a damaged one, or one with too many pixels.
     """
     width, height = _size(data)
-    if width * height > MAX_PIXELS:
-        raise InvalidInput(f"the picture has {width}x{height} pixels, more than {MAX_PIXELS} are not opened")
+    if width * height > most:
+        raise InvalidInput(f"the picture has {width}x{height} pixels, more than {most} are not opened")
     try:
         with Image.open(BytesIO(data), formats=("PNG",)) as picture:
             return picture.convert(mode)

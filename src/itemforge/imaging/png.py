@@ -6,17 +6,20 @@ instead of decoding a picture, so a hostile file costs no more than its own leng
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from io import BytesIO
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from itemforge.errors import InvalidInput
 from itemforge.imaging.opening import SIGNATURE
 from itemforge.imaging.recipe import Recipe
+
+if TYPE_CHECKING:  # reading needs no numpy, so neither gateways nor clients do
+    import numpy as np
+    from numpy.typing import NDArray
 
 #: Keyword of the text that A1111-style tools read.
 PARAMETERS = "parameters"
@@ -27,12 +30,14 @@ MAX_RECIPE = 256 * 1024
 MAX_CHUNKS = 100_000
 
 
-def encode_png(pixels: NDArray[np.uint8], recipe: Recipe) -> bytes:
+def encode_png(pixels: "NDArray[np.uint8]", recipe: Recipe) -> bytes:
     """A PNG of `pixels` (uint8, height x width x 3) with its recipe.
 
     Raises:
         ValueError: the pixels have another shape or type.
     """
+    import numpy as np
+
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(f"expected uint8 pixels of height x width x 3, got {pixels.dtype} {pixels.shape}")
     info = PngInfo()
@@ -49,12 +54,32 @@ def read_recipe(data: bytes) -> Recipe:
     Raises:
         InvalidInput: not a PNG, a damaged one, or one without our recipe.
     """
+    for _, text in _texts(data, (RECIPE,)):
+        return Recipe.from_json(text)
+    raise InvalidInput("this PNG carries no ItemForge recipe; it was not made here, or a tool removed it")
+
+
+def recipe_texts(data: bytes) -> dict[str, str]:
+    """What a PNG says of its recipe, as it stands there: `PARAMETERS` and `RECIPE`, where they are.
+
+    Raises:
+        InvalidInput: not a PNG, or a damaged one.
+    """
+    found: dict[str, str] = {}
+    for keyword, text in _texts(data, (PARAMETERS, RECIPE)):
+        try:
+            found.setdefault(keyword, text.decode())
+        except UnicodeDecodeError:
+            found.setdefault(keyword, text.decode("latin-1"))  # what tEXt is in
+    return found
+
+
+def _texts(data: bytes, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
     for kind, body in _chunks(data):
         if kind in (b"tEXt", b"zTXt", b"iTXt"):
             keyword, _, rest = body.partition(b"\0")
-            if keyword == RECIPE.encode():
-                return Recipe.from_json(_text(kind, rest))
-    raise InvalidInput("this PNG carries no ItemForge recipe; it was not made here, or a tool removed it")
+            if (name := keyword.decode("latin-1")) in wanted:
+                yield name, _text(kind, rest)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

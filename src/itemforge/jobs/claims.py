@@ -4,11 +4,11 @@
 `charged` counts claims that were not politely given back, so work that kills its worker is bounded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import update
+from sqlalchemy import case, update
 
 from itemforge.contract import (
     MAX_ATTEMPTS,
@@ -25,18 +25,29 @@ from itemforge.contract import (
 from itemforge.jobs import events
 from itemforge.jobs.clock import now
 from itemforge.jobs.database import Database, Write
-from itemforge.jobs.records import Request, request_columns, to_request
+from itemforge.jobs.records import Request, change, request_columns, to_request
 from itemforge.jobs.requests import finish, lock, lock_all, set_state
 from itemforge.jobs.states import OPEN, TERMINAL
 from itemforge.jobs.tables import requests
 
 
-async def claim(db: Database, worker_id: str, ids: Sequence[UUID], lease: float) -> list[Claim]:
-    """Lease each request to the worker for `lease` seconds, if it is free; answers in the order asked."""
+async def claim(
+    db: Database,
+    worker_id: str,
+    ids: Sequence[UUID],
+    lease: float,
+    traces: Mapping[UUID, str] | None = None,
+) -> list[Claim]:
+    """Lease each request to the worker for `lease` seconds, if it is free; answers in the order asked.
+
+    `traces` are the trace contexts of the attempts that begin.
+    """
     answers: list[Claim] = []
     async with db.write() as write:
         rows = await lock_all(write, set(ids))
-        taken = await _take(write, worker_id, [row.id for row in rows.values() if _is_free(row)], lease)
+        before = {row.id: row.attempt_traceparent for row in rows.values()}
+        free = [row.id for row in rows.values() if _is_free(row)]
+        taken = await _take(write, worker_id, free, lease, traces or {})
         for request_id in ids:
             if (request := taken.pop(request_id, None)) is None:
                 answers.append(await _refuse(write, request_id, rows.get(request_id)))
@@ -44,8 +55,9 @@ async def claim(db: Database, worker_id: str, ids: Sequence[UUID], lease: float)
             rows[request_id] = request  # asked for twice, it is claimed by the first and leased to the second
             # A row whose lease ran out may still be Processing: the new attempt is news all the same.
             events.add_states(write, request, (Status.PROCESSING,))
+            write.counted.append(change("claimed", request))
             write.relay = True
-            answers.append(_claimed(request, lease))
+            answers.append(_claimed(request, lease, before[request_id]))
     return answers
 
 
@@ -57,10 +69,15 @@ def _is_used_up(request: Request) -> bool:
     return request.charged >= MAX_CHARGED or request.attempt >= MAX_ATTEMPTS
 
 
-async def _take(write: Write, worker_id: str, ids: Sequence[UUID], lease: float) -> dict[UUID, Request]:
+async def _take(
+    write: Write, worker_id: str, ids: Sequence[UUID], lease: float, traces: Mapping[UUID, str]
+) -> dict[UUID, Request]:
     """Lease these locked rows to the worker."""
     if not ids:
         return {}
+    told = {request_id: traces[request_id] for request_id in ids if request_id in traces}
+    column = requests.c.attempt_traceparent
+    traced = {column.name: case(told, value=requests.c.id, else_=column)} if told else {}
     taken = await write.conn.execute(
         update(requests)
         .where(requests.c.id.in_(ids))
@@ -73,13 +90,14 @@ async def _take(write: Write, worker_id: str, ids: Sequence[UUID], lease: float)
             reported=None,
             progress=None,
             updated_at=now(),
+            **traced,
         )
         .returning(*request_columns())
     )
     return {request.id: request for request in map(to_request, taken)}
 
 
-def _claimed(request: Request, lease: float) -> Claim:
+def _claimed(request: Request, lease: float, previous: str | None) -> Claim:
     return Claim(
         request_id=request.id,
         outcome=Outcome.CLAIMED,
@@ -87,6 +105,8 @@ def _claimed(request: Request, lease: float) -> Claim:
         lease_s=lease,
         params=request.params,
         alone=request.charged > 1,
+        traceparent=request.traceparent,
+        previous=previous,
     )
 
 

@@ -6,17 +6,18 @@ and the place in line.
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ScalarSelect, func, literal, select, text
+from sqlalchemy import ScalarSelect, func, insert, literal, select, text
 
 from itemforge.contract import Status
 from itemforge.errors import QuotaExceeded
 from itemforge.jobs import events, quotas
 from itemforge.jobs.clock import now
 from itemforge.jobs.database import Database, Write
-from itemforge.jobs.records import Created, NewRequest, Request
+from itemforge.jobs.records import Change, Created, NewRequest, Request
 from itemforge.jobs.tables import requests
 
 #: New requests that go into one transaction at most.
@@ -29,15 +30,15 @@ _INSERT = text(
     WITH given AS MATERIALIZED (
         SELECT *, clock_timestamp() AS at FROM json_to_recordset(CAST(:rows AS json)) AS new (
             id uuid, owner text, prompt text, style text, params json,
-            idempotency_key text, body_hash text, retry_of uuid
+            idempotency_key text, body_hash text, retry_of uuid, flagged text, traceparent text, webhook text
         )
     ), inserted AS (
         INSERT INTO requests (
             id, owner, status, prompt, style, params, attempt, charged,
-            idempotency_key, body_hash, retry_of, created_at, updated_at
+            idempotency_key, body_hash, retry_of, flagged, traceparent, webhook, created_at, updated_at
         )
         SELECT id, owner, 'Pending', prompt, style, params, 0, 0,
-            idempotency_key, body_hash, retry_of, at, at
+            idempotency_key, body_hash, retry_of, flagged, traceparent, webhook, at, at
         FROM given
         ON CONFLICT DO NOTHING
         RETURNING id, created_at
@@ -69,11 +70,63 @@ async def insert_new(db: Database, news: Sequence[NewRequest]) -> list[Inserted]
         fitting = [new for new in news if new.id not in refused]
         inserted = await (_in_one_statement if db.postgresql else _one_by_one)(write, fitting)
         write.relay = bool(inserted)
+        write.owners |= {new.owner for new in fitting if new.id in inserted}
+        write.counted += [
+            Change("created", Status.PENDING, new.params.style, new.params.num_images)
+            for new in {new.id: new for new in fitting}.values()
+            if new.id in inserted
+        ]
     # An id that came twice is new once.
     return [
         refused.get(new.id) or (_created(new, *inserted.pop(new.id)) if new.id in inserted else None)
         for new in news
     ]
+
+
+async def insert_all(write: Write, news: Sequence[NewRequest]) -> None:
+    """Insert Pending requests with ids of their own and without idempotency keys, in the order in which they go
+    out; quotas are the caller's to look at.
+    """
+    if write.conn.dialect.name == "postgresql":
+        await _in_one_statement(write, news)
+    else:
+        await _in_one_go(write, news)
+    write.relay = True
+    write.owners |= {new.owner for new in news}
+    write.counted += [
+        Change("created", Status.PENDING, new.params.style, new.params.num_images) for new in news
+    ]
+
+
+async def _in_one_go(write: Write, news: Sequence[NewRequest]) -> None:
+    """On SQLite, whose clock has milliseconds: the rows' times count on in microseconds, so they keep their order."""
+    began = (await write.conn.execute(select(now()))).scalar_one()
+    rows = [
+        {**_columns(new), "created_at": at, "updated_at": at}
+        for new, at in ((new, began + timedelta(microseconds=n)) for n, new in enumerate(news))
+    ]
+    await write.conn.execute(insert(requests), rows)
+    for new, row in zip(news, rows, strict=True):
+        events.add_states(write, _request(new, row["created_at"]), (Status.PENDING,))
+
+
+def _columns(new: NewRequest) -> dict[str, Any]:
+    return {
+        "id": new.id,
+        "owner": new.owner,
+        "status": Status.PENDING,
+        "prompt": new.prompt,
+        "style": new.params.style,
+        "params": new.params.model_dump(mode="json"),
+        "attempt": 0,
+        "charged": 0,
+        "idempotency_key": new.idempotency_key,
+        "body_hash": new.body_hash,
+        "retry_of": new.retry_of,
+        "flagged": new.flagged,
+        "traceparent": new.traceparent,
+        "webhook": new.webhook,
+    }
 
 
 def _created(new: NewRequest, at: datetime, ahead: int) -> Created:
@@ -91,14 +144,18 @@ async def _in_one_statement(write: Write, news: Sequence[NewRequest]) -> dict[UU
             "idempotency_key": new.idempotency_key,
             "body_hash": new.body_hash,
             "retry_of": str(new.retry_of) if new.retry_of else None,
+            "flagged": new.flagged,
+            "traceparent": new.traceparent,
+            "webhook": new.webhook,
         }
         for new in news
     ]
     values = {"rows": json.dumps(rows), "counted": LAST_POSITION}
     found = (await write.conn.execute(_INSERT, values)).tuples().all()
     inserted = {row[0]: (row[1], row[2] + place) for place, row in enumerate(found)}
-    for request_id in inserted:
-        write.passed.append({"request_id": str(request_id), "status": Status.PENDING.value, "attempt": 0})
+    for new in news:
+        if new.id in inserted:
+            write.passed.append(events.told(_request(new, inserted[new.id][0]), Status.PENDING))
     return inserted
 
 
@@ -108,21 +165,7 @@ async def _one_by_one(write: Write, news: Sequence[NewRequest]) -> dict[UUID, tu
     for new in news:
         row = await write.conn.execute(
             write.insert(requests)
-            .values(
-                id=new.id,
-                owner=new.owner,
-                status=Status.PENDING,
-                prompt=new.prompt,
-                style=new.params.style,
-                params=new.params.model_dump(mode="json"),
-                attempt=0,
-                charged=0,
-                idempotency_key=new.idempotency_key,
-                body_hash=new.body_hash,
-                retry_of=new.retry_of,
-                created_at=now(),
-                updated_at=now(),
-            )
+            .values(**_columns(new), created_at=now(), updated_at=now())
             .on_conflict_do_nothing()
             .returning(requests.c.created_at)
         )
@@ -165,6 +208,10 @@ def _request(new: NewRequest, at: datetime) -> Request:
         published_at=None,
         body_hash=new.body_hash,
         retry_of=new.retry_of,
+        flagged=new.flagged,
+        webhook=new.webhook,
+        traceparent=new.traceparent,
+        attempt_traceparent=None,
         created_at=at,
         updated_at=at,
         finished_at=None,

@@ -8,7 +8,7 @@ one process, whose writes queue up here in order instead of colliding in the fil
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ from sqlalchemy.schema import Table
 from itemforge.errors import ConfigurationError, DatabaseUnavailable
 from itemforge.jobs.clock import now
 from itemforge.jobs.notices import Notices
+from itemforge.jobs.records import Change
 from itemforge.jobs.signals import Preview, Signals
 from itemforge.jobs.tables import events
 
@@ -53,9 +54,17 @@ class Write:
     #: Rows of `events`, written at the end in one statement; the locks are held until then and beyond.
     history: list[dict[str, Any]] = field(default_factory=list)
     changed: set[UUID] = field(default_factory=set)
+    #: Who has new requests.
+    owners: set[str] = field(default_factory=set)
     relay: bool = False
+    #: Webhooks are to be sent.
+    deliver: bool = False
+    #: Each owner's webhooks, looked up once.
+    listening: dict[str, Any] = field(default_factory=dict)
     #: What the log says once it is true: one dict of fields for each change of a request's state.
     passed: list[dict[str, Any]] = field(default_factory=list)
+    #: What is counted once it is true.
+    counted: list[Change] = field(default_factory=list)
 
     def insert(self, table: Table) -> "postgresql.Insert | sqlite.Insert":
         """An INSERT that knows `on_conflict_do_…`."""
@@ -68,6 +77,8 @@ class Database:
     def __init__(self, url: str, signals: Signals | None = None) -> None:
         self.signals = signals or Signals()
         self.engine = _engine(url)
+        #: Told of every change, directly after its commit.
+        self.count: Callable[[Change], None] = lambda change: None
         #: Marks our own notifications, which this process has heard already.
         self.origin = uuid.uuid4().hex[:12]
         self._notices = Notices(self._notify)
@@ -119,14 +130,21 @@ class Database:
         self._tell(write)
 
     def _tell(self, write: Write) -> None:
+        for change in write.counted:
+            self.count(change)
         for fields in write.passed:
             log.info("request_state_changed", **fields)
         for request_id in write.changed:
             self.signals.wake(request_id)
             self.notify(f"changed {request_id}")
+        for owner in write.owners:
+            self.signals.created(owner)
+            self.notify(f"created {owner}")
         if write.relay:
             self.signals.relay.set()
             self.notify("relay")
+        if write.deliver:  # other gateways find it at their next look, if this one does not come to it
+            self.signals.deliver.set()
 
     def notify(self, news: str) -> None:
         """Tell the other gateways, soon; nothing is lost with a notice but time."""
@@ -165,6 +183,10 @@ def _mapped() -> Iterator[None]:
     except DBAPIError as error:
         if error.connection_invalidated or _try_again(error):
             raise _unavailable(error) from error
+        if getattr(error.orig, "sqlite_errorname", None) == "SQLITE_NOTADB":
+            raise ConfigurationError(
+                "the database's file is no SQLite database; name another in DATABASE_URL, or move it away"
+            ) from None
         raise
 
 

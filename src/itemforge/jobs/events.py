@@ -32,9 +32,23 @@ def add_states(write: Write, request: Request, states: Sequence[Status]) -> None
                 "error": request.error if last else None,
             },
         )
-        write.passed.append(
-            {"request_id": str(request.id), "status": status.value, "attempt": request.attempt}
-        )
+        write.passed.append(told(request, status))
+
+
+def told(request: Request, status: Status) -> dict[str, Any]:
+    """What the log says when a request has reached a status."""
+    known: dict[str, Any] = {
+        "request_id": str(request.id),
+        "status": status.value,
+        "attempt": request.attempt,
+        "style": request.style,
+        "worker_id": request.worker_id,
+    }
+    if request.finished_at is not None and status is request.status:
+        known["seconds"] = (request.finished_at - request.created_at).total_seconds()
+    fields = {name: value for name, value in known.items() if value is not None}
+    # Its own trace, not that of whoever's call the transaction serves besides.
+    return {**fields, "traceparent": request.traceparent}
 
 
 def add_progress(write: Write, request_id: UUID, image: int, step: int, steps: int) -> None:

@@ -32,19 +32,29 @@ class Role(StrEnum):
 
     USER = "user"
     WORKER = "worker"
+    MONITOR = "monitor"
     ADMIN = "admin"
+
+
+class Content(StrEnum):
+    """What becomes of prompts that the block list forbids."""
+
+    ALLOW = "allow"  # they are drawn as any other
+    FLAG = "flag"  # they are drawn and marked
+    REFUSE = "refuse"
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key without its secret. `rate` (submissions a minute) and `quota` (images a day): None leaves it
-    to the gateway's settings, 0 means no limit. `use_is_old`: it is time for `note_use`."""
+    """A key without its secret. `rate` (submissions a minute), `quota` (images a day) and `content`: None leaves
+    it to the gateway's settings, 0 means no limit. `use_is_old`: it is time for `note_use`."""
 
     id: str
     name: str
     role: Role
     rate: int | None
     quota: int | None
+    content: Content | None
     created_at: datetime
     last_used_at: datetime | None
     revoked_at: datetime | None
@@ -72,7 +82,13 @@ def digest(secret: str | bytes) -> str:
 
 
 async def create(
-    db: Database, name: str, role: Role, *, rate: int | None = None, quota: int | None = None
+    db: Database,
+    name: str,
+    role: Role,
+    *,
+    rate: int | None = None,
+    quota: int | None = None,
+    content: Content | None = None,
 ) -> tuple[Key, str]:
     """Make a key; the second value is the secret, which nobody can read again.
 
@@ -96,6 +112,7 @@ async def create(
                 hash=digest(secret),
                 rate=rate,
                 quota=quota,
+                content=content.value if content else None,
                 created_at=now(),
             )
             .returning(*_columns())
@@ -164,4 +181,5 @@ async def anybody_can_ask(db: Database) -> bool:
 
 def _to_key(row: Row[Any]) -> Key:
     values = {name: row._mapping[name] for name in Key.__dataclass_fields__}
-    return Key(**{**values, "role": Role(row.role), "use_is_old": bool(row.use_is_old)})
+    content = Content(row.content) if row.content else None
+    return Key(**{**values, "role": Role(row.role), "content": content, "use_is_old": bool(row.use_is_old)})

@@ -83,6 +83,8 @@ def dispatch(db: Database, payload: str) -> None:
                 db.signals.relay.set()
             case "changed", [request_id]:
                 db.signals.wake(UUID(request_id))
+            case "created", [owner]:
+                db.signals.created(owner)
             case "preview", [request_id, image, jpeg_base64]:
                 db.signals.preview(UUID(request_id), Preview(int(image), jpeg_base64))
     except ValueError:

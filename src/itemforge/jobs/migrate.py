@@ -61,6 +61,10 @@ async def upgrade(db: Database) -> str | None:
     async with db.write() as write:
         if db.postgresql:
             await write.conn.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
+            if found is not None:
+                # First of all the table that a running gateway locks first, and at once as strongly as any
+                # revision may need it: a lock that grows later would deadlock with that gateway.
+                await write.conn.execute(text("LOCK TABLE requests IN ACCESS EXCLUSIVE MODE"))
         await write.conn.run_sync(lambda connection: command.upgrade(_config(connection), "head"))
     return newest()
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from pydantic import Field
 from sqlalchemy import and_, exists, func, select, update
 
 from itemforge.contract import JobMessage, JobParams, Status
@@ -20,8 +21,15 @@ from itemforge.jobs.requests import lock, set_state
 from itemforge.jobs.states import OPEN
 from itemforge.jobs.tables import requests
 
+
+class Outgoing(JobMessage):
+    """A row's message, and the trace context that goes into its headers."""
+
+    traceparent: str | None = Field(default=None, exclude=True)
+
+
 #: Puts messages on the queue and returns the ids of those that are safe there.
-Publish = Callable[[list[JobMessage]], Awaitable[list[UUID]]]
+Publish = Callable[[list[Outgoing]], Awaitable[list[UUID]]]
 
 #: Rows that one transaction touches at most.
 CHUNK = 100
@@ -79,16 +87,21 @@ async def publish_next(db: Database, publish: Publish, room: int) -> int:
         return await _mark(write, confirmed)
 
 
-async def _choose(write: Write, limit: int) -> list[JobMessage]:
+async def _choose(write: Write, limit: int) -> list[Outgoing]:
     """At most `limit` rows in their turn, locked on PostgreSQL."""
     dialect = write.conn.dialect.name
     # More than are wanted, because another relay may hold the first ones.
     asked = {"limit": 2 * limit, "each": 2 * limit}
-    found = {row.id: row.params for row in await write.conn.execute(turns.NEXT[dialect], asked)}
+    found = {row.id: row for row in await write.conn.execute(turns.NEXT[dialect], asked)}
     chosen = list(found)[:limit]
     if dialect == "postgresql":
         chosen = await _lock_free(write, list(found), limit)
-    return [JobMessage(request_id=i, params=JobParams.model_validate(found[i])) for i in chosen]
+    return [
+        Outgoing(
+            request_id=i, params=JobParams.model_validate(found[i].params), traceparent=found[i].traceparent
+        )
+        for i in chosen
+    ]
 
 
 async def _lock_free(write: Write, ids: list[UUID], limit: int) -> list[UUID]:

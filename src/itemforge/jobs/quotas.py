@@ -31,10 +31,7 @@ async def exceeded(write: Write, news: Sequence[NewRequest]) -> dict[UUID, Quota
     refused: dict[UUID, QuotaExceeded] = {}
     # In one order, so that two transactions do not wait for each other.
     for owner in sorted({new.owner for new in news if new.quota}):
-        await _take_turns(write, owner)
-        used = int(
-            (await write.conn.execute(select(func.sum(_IMAGES)).where(*_counted(owner)))).scalar() or 0
-        )
+        used = await _used(write, owner)
         for new in news:
             if new.owner != owner or not new.quota:
                 continue
@@ -46,6 +43,27 @@ async def exceeded(write: Write, news: Sequence[NewRequest]) -> dict[UUID, Quota
             else:
                 refused[new.id] = QuotaExceeded(new.quota, await _wait(write, owner, over))
     return refused
+
+
+async def check_all(write: Write, owner: str, images: int, quota: int) -> None:
+    """Refuse so many images of an owner as a whole; 0 is no quota. To be asked as `exceeded`.
+
+    Raises:
+        QuotaExceeded: they do not fit.
+    """
+    if not quota:
+        return
+    over = await _used(write, owner) + images - quota
+    if images > quota:
+        raise QuotaExceeded(quota, None)
+    if over > 0:
+        raise QuotaExceeded(quota, await _wait(write, owner, over))
+
+
+async def _used(write: Write, owner: str) -> int:
+    await _take_turns(write, owner)
+    used = select(func.sum(_IMAGES)).where(*_counted(owner))
+    return int((await write.conn.execute(used)).scalar() or 0)
 
 
 async def _take_turns(write: Write, owner: str) -> None:

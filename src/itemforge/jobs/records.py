@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from pydantic import TypeAdapter
 from sqlalchemy import ColumnElement, Row, and_
 
-from itemforge.contract import Image, JobParams, Status, WorkerState
+from itemforge.contract import Image, JobParams, Status, WorkerFacts, WorkerState
 from itemforge.jobs.clock import now
 from itemforge.jobs.tables import requests
 
@@ -22,11 +22,23 @@ class Progress(NamedTuple):
     steps: int
 
 
+class Change(NamedTuple):
+    """What is counted of a request once its transaction is committed. `seconds` since it was created."""
+
+    what: Literal["created", "claimed", "ended"]
+    status: Status
+    style: str | None
+    images: int
+    attempt: int = 0
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True)
 class NewRequest:
     """What a request begins with. `prompt` is the user's; `params.prompt` is composed.
 
-    `quota`: images that the owner may ask for within 24 hours; 0: any number.
+    `quota`: images that the owner may ask for within 24 hours; 0: any number. `flagged`: the rule of the
+    block list that the prompt breaks.
     """
 
     id: UUID
@@ -37,6 +49,9 @@ class NewRequest:
     idempotency_key: str | None = None
     retry_of: UUID | None = None
     quota: int = 0
+    traceparent: str | None = None
+    webhook: str | None = None
+    flagged: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,10 @@ class Request:
     published_at: datetime | None
     body_hash: str | None
     retry_of: UUID | None
+    webhook: str | None
+    flagged: str | None
+    traceparent: str | None
+    attempt_traceparent: str | None
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None
@@ -111,9 +130,18 @@ class Worker:
     free: int
     in_hand: int
     held: int
+    facts: WorkerFacts | None
     first_seen: datetime
     last_seen: datetime
     live: bool
+
+
+def change(what: Literal["claimed", "ended"], request: Request) -> Change:
+    """The change that a request has just gone through."""
+    seconds = (request.updated_at - request.created_at).total_seconds()
+    return Change(
+        what, request.status, request.style, request.params.num_images, request.attempt, max(0.0, seconds)
+    )
 
 
 def request_columns() -> list[ColumnElement[Any]]:

@@ -1,36 +1,26 @@
-"""Requests as their owner sees them: create, look, list, cancel, delete."""
+"""Requests as their owner sees them: create, look, cancel. Lists are in `finding`, deleting is in `trash`."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, literal, or_, select, tuple_, update
+from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from itemforge.contract import Status
 from itemforge.errors import DatabaseUnavailable, QuotaExceeded
-from itemforge.jobs import events
+from itemforge.jobs import deliveries, events
 from itemforge.jobs.clock import now
 from itemforge.jobs.creation import LAST_POSITION, Inserted, insert_new, places_before
 from itemforge.jobs.database import Database, Write
-from itemforge.jobs.records import Created, NewRequest, Request, request_columns, to_request
+from itemforge.jobs.records import Created, NewRequest, Request, change, request_columns, to_request
 from itemforge.jobs.states import OPEN, route
 from itemforge.jobs.tables import requests
 
+#: An owner's requests of which previews are asked for at once.
+_WATCHED = 64
+
 Insert = Callable[[NewRequest], Awaitable[Inserted]]
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Which requests a list shows; `style` is `id` (any version) or `id@version`, `owner` None everybody."""
-
-    status: Status | None = None
-    style: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    owner: str | None = None
 
 
 async def create(db: Database, new: NewRequest, insert: Insert | None = None) -> Created:
@@ -63,14 +53,27 @@ async def _earlier(
     return to_request(row) if row is not None else None
 
 
-async def get(db: Database, request_id: UUID, owner: str | None = None) -> Request | None:
-    """The request, or None when there is none, or it was deleted, or is not this owner's (None: anybody's)."""
-    query = select(*request_columns()).where(requests.c.id == request_id, requests.c.deleted_at.is_(None))
+async def get(
+    db: Database, request_id: UUID, owner: str | None = None, deleted: bool = False
+) -> Request | None:
+    """The request, or None when there is none, or it is not this owner's (None: anybody's), or was deleted;
+    with `deleted` also one that can still be restored."""
+    shown = requests.c.erased_at.is_(None) if deleted else requests.c.deleted_at.is_(None)
+    query = select(*request_columns()).where(requests.c.id == request_id, shown)
     if owner is not None:
         query = query.where(requests.c.owner == owner)
     async with db.read() as conn:
         row = (await conn.execute(query)).one_or_none()
     return to_request(row) if row is not None else None
+
+
+async def get_all(db: Database, ids: Sequence[UUID], owner: str | None = None) -> dict[UUID, Request]:
+    """Those of `ids` that `get` would find."""
+    query = select(*request_columns()).where(requests.c.id.in_(ids), requests.c.deleted_at.is_(None))
+    if owner is not None:
+        query = query.where(requests.c.owner == owner)
+    async with db.read() as conn:
+        return {request.id: request for request in map(to_request, await conn.execute(query))}
 
 
 async def known(db: Database, ids: Sequence[UUID]) -> set[UUID]:
@@ -83,37 +86,6 @@ async def earlier(db: Database, owner: str, request_id: UUID, idempotency_key: s
     """What that id or the owner's idempotency key stands for already, deleted or not."""
     async with db.read() as conn:
         return await _earlier(conn, owner, request_id, idempotency_key)
-
-
-async def find(
-    db: Database, wanted: Filter, limit: int, before: tuple[datetime, UUID] | None = None
-) -> list[Request]:
-    """Newest first; `before` is the (created_at, id) of the last one already seen."""
-    query = select(*request_columns()).where(requests.c.deleted_at.is_(None), *_conditions(wanted))
-    if before is not None:
-        query = query.where(
-            tuple_(requests.c.created_at, requests.c.id)
-            < tuple_(literal(before[0], requests.c.created_at.type), literal(before[1], requests.c.id.type))
-        )
-    query = query.order_by(requests.c.created_at.desc(), requests.c.id.desc()).limit(limit)
-    async with db.read() as conn:
-        return [to_request(row) for row in await conn.execute(query)]
-
-
-def _conditions(wanted: Filter) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
-    if wanted.owner is not None:
-        conditions.append(requests.c.owner == wanted.owner)
-    if wanted.status is not None:
-        conditions.append(requests.c.status == wanted.status)
-    if wanted.style is not None:
-        any_version = requests.c.style.startswith(f"{wanted.style}@", autoescape=True)
-        conditions.append(requests.c.style == wanted.style if "@" in wanted.style else any_version)
-    if wanted.since is not None:
-        conditions.append(requests.c.created_at >= wanted.since)
-    if wanted.until is not None:
-        conditions.append(requests.c.created_at < wanted.until)
-    return conditions
 
 
 async def position(db: Database, request: Request) -> int:
@@ -132,31 +104,34 @@ async def cancel(db: Database, request_id: UUID, owner: str | None = None) -> Re
         return await finish(write, request, Status.CANCELLED) if request.status in OPEN else request
 
 
-async def delete(db: Database, request_id: UUID, owner: str | None = None) -> Request | None:
-    """Hide the request, cancelling it if it is open; None: as `get`. Its objects are the caller's to delete.
-
-    The row stays for a while, so that messages and reports still under way meet an ended request.
-    """
-    async with db.write() as write:
-        request = await lock(write, request_id)
-        if request is None or request.deleted_at is not None or owner not in (None, request.owner):
-            return None
-        if request.status in OPEN:
-            request = await finish(write, request, Status.CANCELLED)
-        await write.conn.execute(
-            update(requests)
-            .where(requests.c.id == request_id)
-            .values(deleted_at=now(), idempotency_key=None, updated_at=now())
-        )
-        return request
-
-
 async def watch(db: Database, request_id: UUID, seconds: float) -> None:
     """Somebody looks at previews of an open request for the next `seconds`."""
     async with db.write() as write:
         await write.conn.execute(
             update(requests)
             .where(requests.c.id == request_id, requests.c.status.in_(OPEN))
+            .values(watched_until=now(seconds))
+        )
+
+
+async def watch_open(db: Database, owner: str, seconds: float) -> None:
+    """Somebody looks at previews of the owner's requests that are being drawn, or soon will be."""
+    mine = requests.c.owner == owner
+    drawn = select(requests.c.id).where(mine, requests.c.status == Status.PROCESSING).limit(_WATCHED)
+    next_ones = (
+        select(requests.c.id)
+        .where(mine, requests.c.status == Status.PENDING, requests.c.published_at.is_not(None))
+        .order_by(requests.c.published_at)
+        .limit(_WATCHED)
+    )
+    async with db.read() as conn:
+        ids = {*(await conn.execute(drawn)).scalars(), *(await conn.execute(next_ones)).scalars()}
+    if not ids:
+        return
+    async with db.write() as write:
+        await write.conn.execute(
+            update(requests)
+            .where(requests.c.id.in_(sorted(ids)), requests.c.status.in_(OPEN))
             .values(watched_until=now(seconds))
         )
 
@@ -211,6 +186,26 @@ async def set_state(write: Write, request: Request, status: Status, **values: An
 
 
 async def finish(write: Write, request: Request, status: Status, **values: Any) -> Request:
-    """End a locked row. A place in the relay's window may be free now."""
+    """End a locked row, and put its webhooks into their outbox. A place in the relay's window may be free now."""
     write.relay = True
-    return await set_state(write, request, status, lease_until=None, finished_at=now(), **values)
+    ended = await set_state(write, request, status, lease_until=None, finished_at=now(), **values)
+    write.counted.append(change("ended", ended))
+    await deliveries.add(write, ended)
+    return ended
+
+
+async def cancel_all(write: Write, ids: Collection[UUID]) -> int:
+    """`finish` for those of these rows that are open, as Cancelled, by few statements; returns how many."""
+    locked = [row for row in (await lock_all(write, ids)).values() if row.status in OPEN]
+    changed = await write.conn.execute(
+        update(requests)
+        .where(requests.c.id.in_([row.id for row in locked]))
+        .values(status=Status.CANCELLED, updated_at=now(), lease_until=None, finished_at=now())
+        .returning(*request_columns())
+    )
+    for ended in map(to_request, changed):
+        events.add_states(write, ended, (Status.CANCELLED,))
+        write.counted.append(change("ended", ended))
+        await deliveries.add(write, ended)
+    write.relay = True
+    return len(locked)

@@ -1,12 +1,12 @@
 """What is old enough to go: ended requests, deleted ones, and the history of what ended."""
 
-from sqlalchemy import and_, delete, or_, select
+from sqlalchemy import and_, delete, exists, or_, select
 
 from itemforge.jobs.clock import now
 from itemforge.jobs.database import Database
 from itemforge.jobs.records import Request, request_columns, to_request
 from itemforge.jobs.states import TERMINAL
-from itemforge.jobs.tables import events, requests
+from itemforge.jobs.tables import events, requests, webhook_deliveries
 
 _DAY = 86400.0
 #: A deleted request's row outlives late messages and reports by this many seconds.
@@ -18,13 +18,19 @@ _EVENTS_CHUNK = 5000
 
 
 async def expired_requests(db: Database, retain_days: float) -> list[Request]:
-    """Some requests that are to be purged; 0 days keeps all but the deleted ones."""
+    """Some requests that are to be purged; 0 days keeps all but the deleted ones.
+
+    One whose end still has to be told to a webhook waits for that.
+    """
     old = requests.c.deleted_at < now(-DELETED_FOR)
     if retain_days > 0:
         ended = and_(requests.c.status.in_(TERMINAL), requests.c.finished_at < now(-retain_days * _DAY))
         old = or_(old, ended)
+    untold = exists().where(
+        webhook_deliveries.c.request_id == requests.c.id, webhook_deliveries.c.next_at.is_not(None)
+    )
     async with db.read() as conn:
-        rows = await conn.execute(select(*request_columns()).where(old).limit(_CHUNK))
+        rows = await conn.execute(select(*request_columns()).where(old, ~untold).limit(_CHUNK))
         return [to_request(row) for row in rows]
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import (
     JSON,
     ColumnElement,
     Integer,
+    String,
     Uuid,
     and_,
     bindparam,
@@ -57,8 +58,8 @@ _NEXT = """
     ), taken (owner, turns) AS (
         SELECT owner, count(*) FROM requests {waiting_index} WHERE {waiting} GROUP BY owner
     )
-    SELECT id, params FROM (
-        SELECT candidate.id, candidate.params, candidate.created_at, coalesce(taken.turns, 0)
+    SELECT id, params, traceparent FROM (
+        SELECT candidate.id, candidate.params, candidate.traceparent, candidate.created_at, coalesce(taken.turns, 0)
             + row_number() OVER (PARTITION BY candidate.owner ORDER BY candidate.created_at, candidate.id) AS turn
         FROM owners {candidates}
         LEFT JOIN taken ON taken.owner = candidate.owner
@@ -95,17 +96,17 @@ def _written(dialect: str, candidates: str, columns: str, time: str) -> TextualS
     }
     oldest = _OLDEST.format(**words)
     statement = text(_NEXT.format(candidates=candidates.format(oldest), **words))
-    return statement.columns(id=Uuid, params=JSON)
+    return statement.columns(id=Uuid, params=JSON, traceparent=String)
 
 
-#: Rows (id, params) whose turn is next. What an owner has on the queue already counts as turns taken: rows go
+#: Rows (id, params, traceparent) whose turn is next. What an owner has on the queue already counts as turns taken: rows go
 #: out one by one when claims make room, and each time the oldest of a big batch would be first again.
 #: Parameters: `limit` rows, of at most `each` of one owner.
 NEXT = {
     "postgresql": _written(
         "postgresql",
         "CROSS JOIN LATERAL ({}) AS candidate",
-        "r.id, r.params, r.owner, r.created_at",
+        "r.id, r.params, r.traceparent, r.owner, r.created_at",
         "now()",
     ),
     "sqlite": _written(

@@ -8,13 +8,14 @@ read once is kept; only `current` and the listing are read again, at most every 
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
 
 from itemforge.errors import InvalidStyle, ItemForgeError, ObjectMissing, PermanentError, StorageUnavailable
 from itemforge.storage.face import ObjectStore
+from itemforge.styles.files import read_start
 from itemforge.styles.local import LocalPacks, not_found
 from itemforge.styles.pack import StylePack, parse, split_name
 
@@ -27,6 +28,8 @@ PATIENCE = 5.0
 #: Seconds until a registry that did not answer is asked again.
 PAUSE = 60.0
 MAX_KEPT = 4096
+#: A style's sample larger than this (bytes) is not shown.
+MAX_SAMPLE = 256 * 1024
 #: The registry did not answer: in time, at all, or it refused (then the operator has to look; the styles that
 #: ship go on).
 _AWAY = (TimeoutError, StorageUnavailable, PermanentError)
@@ -43,6 +46,11 @@ def toml_key(style: str, version: int) -> str:
 def blob_key(sha256: str) -> str:
     """Key of a published LoRA."""
     return f"styles/blobs/{sha256}"
+
+
+def sample_key(style: str, version: int) -> str:
+    """Key of a picture of what a published pack looks like."""
+    return f"styles/{style}/{version}.webp"
 
 
 def current_key(style: str) -> str:
@@ -64,6 +72,7 @@ class Catalog:
         self._tomls: dict[tuple[str, int], tuple[StylePack, bytes]] = {}
         self._current: dict[str, tuple[float, int]] = {}  # believed until then
         self._listed: tuple[StylePack, ...] | None = None
+        self._versions: dict[str, list[int]] = {}  # of the registry
         self._listed_until = 0.0
         self._listing = asyncio.Lock()
 
@@ -74,6 +83,16 @@ class Catalog:
                 await self._look_at_home()
                 self._listed = await self._list()
             return list(self._listed)
+
+    async def versions(self) -> Mapping[str, Sequence[int]]:
+        """The versions of each style that the registry has, the oldest first; as last seen, as `list`."""
+        await self.list()
+        return self._versions
+
+    def forget(self) -> None:
+        """Look at the registry anew: this gateway has just changed it."""
+        self._listed_until = 0.0
+        self._current.clear()
 
     async def get(self, name: str) -> StylePack:
         """The pack of `id@version`, or the current one of `id`.
@@ -110,6 +129,20 @@ class Catalog:
         if (file := await asyncio.to_thread(self._local.blob, sha256)) is not None:
             return await asyncio.to_thread(file.read_bytes)
         return await self._store.get(blob_key(sha256))
+
+    async def sample(self, pack: StylePack) -> bytes | None:
+        """A WebP of what the style looks like, if it came with one.
+
+        Raises:
+            StorageUnavailable: the registry cannot be read.
+        """
+        local = self._local.find(pack.name)
+        if local is not None:
+            return await asyncio.to_thread(_start_of, local.sample_file)
+        try:
+            return await self._store.get(sample_key(pack.id, pack.version))
+        except ObjectMissing:
+            return None
 
     async def _look_at_home(self) -> None:
         if self._clock() - self._local_at >= FRESH:
@@ -182,7 +215,8 @@ class Catalog:
             keys = []
         else:
             self._listed_until = self._clock() + FRESH
-        names |= {match[1] for key in keys if (match := _TOML_KEY.fullmatch(key))}
+            self._versions = _versions_of(keys)
+        names |= set(_versions_of(keys))
         found = []
         for name in sorted(names):
             try:
@@ -191,3 +225,19 @@ class Catalog:
             except ItemForgeError as error:
                 log.warning("style_pack_skipped", style=name, reason=str(error))
         return tuple(found)
+
+
+def _versions_of(keys: Iterable[str]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for key in keys:
+        if match := _TOML_KEY.fullmatch(key):
+            found.setdefault(match[1], []).append(int(match[2]))
+    return {style: sorted(versions) for style, versions in found.items()}
+
+
+def _start_of(file: Path) -> bytes | None:
+    try:
+        data = read_start(file, MAX_SAMPLE + 1)
+    except OSError:
+        return None
+    return data if len(data) <= MAX_SAMPLE else None

@@ -21,6 +21,11 @@ class LocalPack:
     toml: bytes
     folder: Path
 
+    @property
+    def sample_file(self) -> Path:
+        """Where a picture of what the style looks like lies, if there is one."""
+        return self.folder / sample_name(self.pack)
+
     def lora_file(self, lora: PackLora) -> Path | None:
         """The LoRA's file beside the pack, or None when it has to come from a store.
 
@@ -88,6 +93,11 @@ class LocalPacks:
                 if lora.sha256 == sha256 and (file := local.lora_file(lora)) is not None:
                     return file
         return None
+
+
+def sample_name(pack: StylePack) -> str:
+    """What the picture of a style is called beside its pack."""
+    return f"{pack.id}-{pack.version}.webp"
 
 
 def not_found(name: str) -> StyleNotFound:

@@ -4,6 +4,7 @@ Everything here reads JSON only, so the gateway can use it without torch, and ev
 card (`models/NAME.toml` at home) stands in for a model that only the workers hold.
 """
 
+import contextlib
 import hashlib
 import json
 import struct
@@ -293,4 +294,5 @@ class _HashCache:
 
     def save(self) -> None:
         if self._path is not None and self._changed:
-            write_atomic(self._path, json.dumps(self._known, indent=1).encode())
+            with contextlib.suppress(OSError):  # without it the files are read again
+                write_atomic(self._path, json.dumps(self._known, indent=1).encode())

@@ -8,12 +8,13 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from itemforge.errors import InvalidInput, ObjectMissing, StyleNotFound
+from itemforge.errors import InvalidInput, InvalidStyle, ObjectMissing, StyleNotFound
 from itemforge.storage.face import ObjectStore
 from itemforge.styles.catalog import blob_key, current_key, toml_key
 from itemforge.styles.local import LocalPacks
 from itemforge.styles.pack import PackLora, StylePack
 
+_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _TYPES = {"toml": "application/toml", "blob": "application/octet-stream", "current": "text/plain"}
 
 
@@ -37,15 +38,42 @@ async def publish(
         InvalidInput: a style of this id ships with the project, which would win over the registry's.
         StorageUnavailable, PermanentError: as `ObjectStore.put`; nothing is current that is not whole.
     """
+    _check_free(pack, local)
+    tables = [PackLora(source="blob", sha256=await put_lora(store, data), weight=w) for data, w in loras]
+    return await _write(store, pack, tables)
+
+
+async def put_lora(store: ObjectStore, data: bytes) -> str:
+    """Store a LoRA file for packs to name; its sha256."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    await store.put(blob_key(sha256), data, _TYPES["blob"])
+    return sha256
+
+
+async def publish_stored(store: ObjectStore, pack: StylePack, local: LocalPacks) -> StylePack:
+    """As `publish`, of a pack whose LoRA files are in the registry already, by `put_lora` or of an earlier version.
+
+    Raises:
+        InvalidInput, StorageUnavailable, PermanentError: as `publish`.
+        InvalidStyle: a LoRA that the pack names is not there.
+    """
+    _check_free(pack, local)
+    for lora in pack.loras:
+        if not await store.exists(blob_key(lora.sha256)):
+            raise InvalidStyle(
+                f"the pack names a LoRA ({lora.source}) with the sha256 {lora.sha256}, which is not here; upload that file"
+            )
+    return await _write(store, pack, [lora.model_copy(update={"source": "blob"}) for lora in pack.loras])
+
+
+def _check_free(pack: StylePack, local: LocalPacks) -> None:
     if (shipped := local.find(pack.id)) is not None:
         raise InvalidInput(
             f"{shipped.pack.name} lies in {shipped.folder}, where it wins over the registry; choose another id"
         )
-    tables = []
-    for data, weight in loras:
-        sha256 = hashlib.sha256(data).hexdigest()
-        await store.put(blob_key(sha256), data, _TYPES["blob"])
-        tables.append(PackLora(source="blob", sha256=sha256, weight=weight))
+
+
+async def _write(store: ObjectStore, pack: StylePack, tables: Sequence[PackLora]) -> StylePack:
     version = max(await versions(store, pack.id), default=0)
     while True:  # somebody may publish at the same time
         version += 1
@@ -62,9 +90,9 @@ async def rollback(store: ObjectStore, style: str, version: int | None = None) -
     Raises:
         StyleNotFound: the style or the version was never published, or there is none before.
     """
-    known = await versions(store, style)
+    known = await versions(store, style) if _ID.fullmatch(style) else []
     if not known:
-        raise StyleNotFound(f"the registry has no style {style!r}")
+        raise StyleNotFound(f"the registry has no style {style[:80]!r}")
     try:
         text = (await store.get(current_key(style))).strip()
         now = int(text) if text.isdigit() else known[-1]

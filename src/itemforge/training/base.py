@@ -16,9 +16,10 @@ from torch import Tensor
 
 from itemforge.dataset.concepts import Concept
 from itemforge.dataset.icons import read_told
-from itemforge.dataset.phrases import TRAINED, phrase
+from itemforge.dataset.metadata import Line
+from itemforge.dataset.phrases import PLAIN, phrase
 from itemforge.errors import InvalidInput
-from itemforge.training import shapes, words
+from itemforge.training import neighbours, shapes, words
 from itemforge.training.config import StarterConfig
 from itemforge.training.diffusion import DiffusionStage, Phrasings
 from itemforge.training.export import Networks, export
@@ -43,7 +44,9 @@ def train_base(config: StarterConfig, run: Run, device: torch.device) -> Path | 
     _check_run(config, run.folder, base)
     tokenizer = _tokenizer(config, run.folder, base, concepts)
     vae = _warm(shapes.build_vae(config), config, "vae").to(device)
-    stage = VaeStage("vae", vae, "all", _all_pictures(config, base), config.train_vae, config.seed, device)
+    precision = getattr(torch, config.precision)
+    every = _all_pictures(config, base)
+    stage = VaeStage("vae", vae, "all", every, config.train_vae, config.seed, device, precision)
     if not run.train(stage):
         return None
     stage.finish()
@@ -56,25 +59,25 @@ def train_base(config: StarterConfig, run: Run, device: torch.device) -> Path | 
         if not run.train(learnt):
             return None
         learnt.finish()
-    unet = _warm(shapes.build_unet(config), config, "unet").to(device, memory_format=torch.channels_last)
+    # Channels last is for a GPU's tensor cores; a CPU is slower with it in bfloat16.
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    unet = _warm(shapes.build_unet(config), config, "unet").to(device, memory_format=layout)
     drawing = DiffusionStage(
         unet,
         text_encoder,
         latents * scale,
-        Phrasings.of(base.lines, tokenizer),
+        Phrasings.of(_worded(config, base.lines, concepts, device), tokenizer),
         base.lines,
         config.train_diffusion,
         config.seed,
         device,
-        getattr(torch, config.precision),
+        precision,
         lesson,
     )
     if not run.train(drawing):
         return None
     drawing.finish()
-    sharper = VaeStage(
-        "decoder", vae, "decoder", _all_pictures(config, base), config.train_decoder, config.seed, device
-    )
+    sharper = VaeStage("decoder", vae, "decoder", every, config.train_decoder, config.seed, device, precision)
     if not run.train(sharper):
         return None
     sharper.finish()
@@ -141,15 +144,31 @@ def _latents(folder: Path, vae: Any, base: Pictures, device: torch.device) -> tu
     return latents, 1.0 / float(latents.float().std())
 
 
+def _worded(
+    config: StarterConfig, lines: list[Line], concepts: list[Concept], device: torch.device
+) -> list[Line]:
+    """The pictures' captions, with the teacher's neighbours of each thing's names among them if that was asked for."""
+    told = config.train_words
+    if told is None or not told.neighbours:
+        return lines
+    free = neighbours.free_words(words.teacher_words(told.teacher), concepts)
+    names = [name for name, _ in neighbours.names_of(concepts)]
+    states = words.teacher_states(told.teacher, [*free, *names], device)
+    found = neighbours.nearest(
+        free, states[: len(free)], concepts, states[len(free) :], told.neighbours, told.likeness
+    )
+    return neighbours.with_neighbours(lines, found, config.seed)
+
+
 def _lesson(
     config: StarterConfig, folder: Path, tokenizer: Any, concepts: list[Concept], device: torch.device
 ) -> Lesson:
-    """Every English word that the teacher knows, and the things by all names that are trained on."""
+    """Every English word that the teacher knows, and the things by all names that are trained on, plainly worded."""
     told = config.train_words
     assert told is not None  # noqa: S101 - asked by the caller
     names = [name for each in concepts for name in (each.label, *each.synonyms)]
     phrases = sorted(
-        {*words.teacher_words(told.teacher), *names, *(phrase(t, n) for n in names for t in TRAINED)}
+        {*words.teacher_words(told.teacher), *names, *(phrase(t, n) for n in names for t in PLAIN)}
     )
     path = folder / "teacher.safetensors"
     try:

@@ -65,11 +65,14 @@ class Words(Steps):
     """The text encoder learns from a sentence encoder what words mean, before it has seen a picture.
 
     `teacher` is a folder in sentence-transformers layout (all-MiniLM-L6-v2). `weight` is how much of
-    that lesson stays beside the pictures.
+    that lesson stays beside the pictures. Each thing's captions get up to `neighbours` more words: those of the teacher's
+    that are nearest to its names, with a cosine of `likeness` at least.
     """
 
     teacher: Path
     weight: Annotated[float, Field(ge=0)] = 0.2
+    neighbours: Annotated[int, Field(ge=0)] = 0
+    likeness: Share = 0.5
 
 
 class Diffusion(Steps):
@@ -80,6 +83,8 @@ class Diffusion(Steps):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     #: How often a picture as it came is taken, to once for a copy in another colour.
     original_weight: Annotated[float, Field(gt=0)] = 2.0
+    #: How often a set's pictures are taken, by the set's name, to once for those of a set that is not named.
+    set_weights: dict[str, Annotated[float, Field(gt=0)]] = {}
 
 
 class StarterConfig(Section):

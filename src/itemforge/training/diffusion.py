@@ -3,7 +3,6 @@
 Weights of the timesteps are min-SNR's for epsilon prediction, min(SNR, gamma) / SNR (Hang et al. 2023, section 3.4).
 """
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,10 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.nn import functional
 
+from itemforge.dataset.metadata import Line
+from itemforge.errors import InvalidInput
 from itemforge.training.config import Diffusion
-from itemforge.training.learner import Learner
-from itemforge.training.pictures import Line
+from itemforge.training.learner import Learner, autocast
 from itemforge.training.stage import generator
 from itemforge.training.words import Lesson
 
@@ -50,7 +50,11 @@ class Phrasings:
 
 
 class DiffusionStage:
-    """`latents` are (2, N, C, h, w), scaled to a standard deviation of one."""
+    """`latents` are (2, N, C, h, w), scaled to a standard deviation of one.
+
+    Raises:
+        InvalidInput: a weight is of a set that has no picture.
+    """
 
     name = "diffusion"
 
@@ -70,7 +74,7 @@ class DiffusionStage:
         self.steps, self.done = config.steps, 0
         self._unet, self._text_encoder = unet, text_encoder
         self._latents, self._phrasings, self._lesson = latents, phrasings, lesson
-        self._weights = torch.tensor([1.0 if line.colour else config.original_weight for line in lines])
+        self._weights = _weights(lines, config)
         self._config, self._seed, self._device, self._precision = config, seed, device, precision
         alphas = DDPMScheduler(**NOISE).alphas_cumprod
         self._signal, self._noise = alphas.sqrt().to(device), (1 - alphas).sqrt().to(device)
@@ -92,23 +96,20 @@ class DiffusionStage:
         latents = self._latents[flips, places].to(self._device).float()
         times = times.to(self._device)
         noisy = latents * _wide(self._signal[times]) + noise * _wide(self._noise[times])
-        with self._autocast():
+        with autocast(self._device, self._precision):
             states = self._text_encoder(tokens.to(self._device)).last_hidden_state
             predicted = self._unet(noisy, times, states, return_dict=False)[0]
         errors = functional.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3))
         loss = (errors * self._importance[times]).mean()
         losses = {"loss": float(loss.detach())}
         if self._lesson is not None and self._lesson.weight:
-            with self._autocast():
-                learnt = self._lesson.loss(self._text_encoder, chance)
+            with autocast(self._device, self._precision):
+                learnt = self._lesson.loss(self._text_encoder, chance, size)
             loss = loss + self._lesson.weight * learnt
             losses["words"] = float(learnt.detach())
         losses["norm"] = self.learner.finish(loss, self.done)
         self.done += 1
         return losses
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self._device.type, self._precision, enabled=self._precision != torch.float32)
 
     def state(self) -> dict[str, Any]:
         return {"done": self.done, **self.learner.state()}
@@ -122,6 +123,17 @@ class DiffusionStage:
         self.learner.ema.swap()
         for module in (self._unet, self._text_encoder):
             module.requires_grad_(False).eval()
+
+
+def _weights(lines: list[Line], config: Diffusion) -> Tensor:
+    """How often each picture is taken, to once for a copy in another colour."""
+    known = {line.set for line in lines}
+    if unknown := sorted(set(config.set_weights) - known):
+        raise InvalidInput(f"set_weights names {', '.join(unknown)}; the sets are {', '.join(sorted(known))}")
+    originals = [1.0 if line.colour else config.original_weight for line in lines]
+    return torch.tensor(
+        [w * config.set_weights.get(line.set, 1.0) for w, line in zip(originals, lines, strict=True)]
+    )
 
 
 def _wide(numbers: Tensor) -> Tensor:

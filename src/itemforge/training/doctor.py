@@ -13,7 +13,7 @@ import imagehash
 from PIL import Image
 
 from itemforge.errors import InvalidInput
-from itemforge.training.captioned import Sample, read_samples
+from itemforge.training.captioned import Sample, check_trigger, read_samples
 from itemforge.training.lora_config import LoraConfig
 from itemforge.training.prepared import Prepared, prepare
 
@@ -61,11 +61,13 @@ def examine(
     """Read, prepare and split a training set. `seen` hears how many pictures were looked at, of how many.
 
     The split goes by content: a picture stays on its side whatever comes or goes, and copies of it never stand on
-    both. What somebody split on purpose (folders `train` and `validation`) is left so.
+    both. What somebody split on purpose (folders `train` and `validation`) is left so, as is what a dataset has split.
 
     Raises:
         InvalidInput: there is no training set at all.
+        ConfigurationError: a dataset has another trigger than `trigger`.
     """
+    check_trigger(folder, trigger)
     samples = read_samples(folder)
     found = Diagnosis()
     good: list[Prepared] = []
@@ -109,8 +111,10 @@ def _begins(text: str, trigger: str) -> bool:
 
 
 def _split(good: Sequence[Prepared], validation: float, found: Diagnosis) -> None:
-    groups = _alike(good)
-    for group in groups:
+    for each in good:
+        if each.sample.group is not None:
+            (found.validation if each.sample.held_out else found.train).append(each)
+    for group in _alike([each for each in good if each.sample.group is None]):
         sides = {each.sample.held_out for each in group}
         if {True, False} <= sides:
             names = " = ".join(sorted(each.sample.path.name for each in group))

@@ -40,10 +40,8 @@ def export(networks: Networks, out: Path) -> Path:
         folder = out / name
         for old in folder.glob("*"):
             old.unlink()
-        half = {key: tensor.half().contiguous().cpu() for key, tensor in module.state_dict().items()}
-        module.to("cpu").save_pretrained(
-            folder, state_dict=half, max_shard_size=SHARD, safe_serialization=True
-        )
+        # Of the weights themselves: diffusers passes over a state_dict that it is given.
+        module.to("cpu", torch.float16).save_pretrained(folder, max_shard_size=SHARD, safe_serialization=True)
         _tidy(folder / "config.json")
     networks.tokenizer.save_pretrained(out / "tokenizer")
     _write(out / "scheduler/scheduler_config.json", _SCHEDULER)

@@ -1,10 +1,12 @@
 """What the stages have in common: AdamW at a rate that follows the step, clipped, averaged, and its whole state."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from itemforge.training.config import Steps
 from itemforge.training.ema import Ema
@@ -14,15 +16,32 @@ _CLIP = 1.0
 _WEIGHT_DECAY = 0.01
 
 
+@contextmanager
+def autocast(device: torch.device, precision: torch.dtype) -> Iterator[None]:
+    """Arithmetic in `precision` where it helps; the weights stay float32."""
+    if precision == torch.float32:
+        yield
+        return
+    with torch.autocast(device.type, precision), attention(device):
+        yield
+
+
+def attention(device: torch.device) -> AbstractContextManager[None]:
+    """Attention for half precision.
+
+    On a CPU the fused attention of torch 2.13 goes backward seven times slower in bfloat16 than in float32.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+
+
 class Learner:
     """Updates some modules' parameters; `finish` does it after a loss's backward pass."""
 
     def __init__(self, modules: Iterable[nn.Module], config: Steps, ema: float = 0.999) -> None:
         self._config = config
         self._parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-        fused = all(p.is_cuda for p in self._parameters)
         self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=config.learning_rate, weight_decay=_WEIGHT_DECAY, fused=fused
+            self._parameters, lr=config.learning_rate, weight_decay=_WEIGHT_DECAY, fused=True
         )
         self.ema = Ema(self._parameters, ema)
 

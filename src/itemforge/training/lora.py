@@ -20,24 +20,24 @@ from PIL import Image
 from itemforge.contract import Scheduler
 from itemforge.engine.loop import Engine
 from itemforge.engine.model import Model, load_model
-from itemforge.engine.rows import Failed, Finished, LoraRef, Row
-from itemforge.errors import ModelError
+from itemforge.engine.rows import LoraRef, Row
 from itemforge.imaging.sheet import contact_sheet
 from itemforge.styles.files import file_sha256, write_atomic
 from itemforge.styles.models import find_model
 from itemforge.training import doctor
 from itemforge.training.cache import Cache, cached_latents, cached_texts
 from itemforge.training.doctor import Diagnosis
+from itemforge.training.drawing import draw_rows
 from itemforge.training.lora_config import LoraConfig
 from itemforge.training.lora_files import Factors, Story, factors_of, write_files
 from itemforge.training.lora_stage import Lessons, LoraStage
 from itemforge.training.prepared import Prepared
 from itemforge.training.stage import Run
+from itemforge.training.suite import GUIDANCE, STEPS
 from itemforge.training.track import FolderTracker, Tracker, WandbTracker
 
 log = structlog.get_logger(__name__)
 
-SAMPLE_STEPS, SAMPLE_GUIDANCE = 25, 7.5
 #: About so many points of the loss are kept of a run.
 POINTS = 1000
 Seen = Callable[[str, int, int], None]
@@ -53,7 +53,7 @@ def train_lora(config: LoraConfig, run: Run, home: Path, cpu: bool, seen: Seen) 
         ModelError: the base cannot be loaded, or the loss is not a number.
         ConfigurationError: a setting that cannot be met here.
     """
-    accelerator = Accelerator(mixed_precision=_precision(config), cpu=cpu)
+    accelerator = Accelerator(mixed_precision=_precision(config, cpu), cpu=cpu)
     lead = accelerator.is_main_process
     base = find_model(config.base, home)
     model = load_model(base, accelerator.device, torch.float32, home)
@@ -118,10 +118,10 @@ def diagnose(config: LoraConfig, model: Model, seen: Callable[[int, int], None])
     return doctor.examine(config.data, config.size, config.trigger, config.validation, count, seen)
 
 
-def _precision(config: LoraConfig) -> str:
-    if not torch.cuda.is_available():
-        return "no"  # half precision on a CPU costs exactness and gives no speed
-    return {"float32": "no", "float16": "fp16", "bfloat16": "bf16"}[config.precision]
+def _precision(config: LoraConfig, cpu: bool) -> str:
+    known = {"float32": "no", "float16": "fp16", "bfloat16": "bf16"}[config.precision]
+    # A CPU has no arithmetic in float16; in bfloat16 those of the last years are faster, and others slower.
+    return "no" if known == "fp16" and (cpu or not torch.cuda.is_available()) else known
 
 
 def _trackers(config: LoraConfig) -> list[Tracker]:
@@ -217,31 +217,26 @@ def _samples(config: LoraConfig, base: Path, home: Path, epochs: int) -> Path:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     engine = Engine(load_model(base, device, torch.float32, home))
     side = config.size
-    for n, prompt in enumerate(config.sample_prompts):
-        text = prompt.replace("[trigger]", config.trigger)
-        engine.submit(
-            Row(
-                str(n),
-                text,
-                "",
-                SAMPLE_STEPS,
-                SAMPLE_GUIDANCE,
-                config.seed + n,
-                Scheduler.DDIM,
-                side,
-                side,
-                (lora,),
-            )
+    rows = [
+        Row(
+            str(n),
+            prompt.replace("[trigger]", config.trigger),
+            "",
+            config.num_inference_steps or STEPS,
+            config.guidance_scale or GUIDANCE,
+            config.seed + n,
+            Scheduler.DDIM,
+            side,
+            side,
+            (lora,),
         )
-    drawn = {}
-    while engine.busy:
-        for event in engine.step():
-            if isinstance(event, Finished):
-                drawn[int(event.row_id)] = event.pixels
-            elif isinstance(event, Failed):
-                raise ModelError(f"a sample could not be drawn: {event.error}")
+        for n, prompt in enumerate(config.sample_prompts)
+    ]
+    drawn = draw_rows(engine, rows)
     sheet = config.run / "samples" / f"epoch-{epochs:03d}.png"
     sheet.parent.mkdir(parents=True, exist_ok=True)
-    pictures = [(Image.fromarray(drawn[n]), text) for n, text in enumerate(config.sample_prompts)]
+    pictures = [
+        (Image.fromarray(pixels), text) for pixels, text in zip(drawn, config.sample_prompts, strict=True)
+    ]
     contact_sheet(pictures, columns=4).save(sheet)
     return sheet

@@ -13,7 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from itemforge.contract import Guidance, Steps
 from itemforge.errors import ConfigurationError
+from itemforge.styles.pack import Defaults, Size, StylePack
 from itemforge.training.config import Count, Rate, Section, Share, read_config
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -58,7 +60,8 @@ class LoraConfig(Section):
     """Steps are the optimizer's: one for `batch_size` x `accumulation` pictures, on however many devices.
 
     `base` is a model's name or place, `data` a folder of captioned pictures, `run` the run's folder, `name` the
-    style's id. Every caption must begin with `trigger`; `template` and `negative` are the published style's. `min_snr_gamma` and `clip` 0 switch them off.
+    style's id. Every caption must begin with `trigger`; `template`, `negative`,
+    `num_inference_steps` and `guidance_scale` are the published style's. `min_snr_gamma` and `clip` 0 switch them off.
     """
 
     preset: Literal["tsuki-original", "tsuki", "quick"] | None = None
@@ -70,6 +73,8 @@ class LoraConfig(Section):
     licence: str = ""
     template: str = "{prompt}"
     negative: str = ""
+    num_inference_steps: Steps | None = None
+    guidance_scale: Guidance | None = None
     size: Annotated[int, Field(ge=32, le=1024, multiple_of=8)]
     rank: Annotated[int, Field(ge=1, le=320)]
     alpha: Annotated[float, Field(gt=0)]
@@ -101,6 +106,25 @@ class LoraConfig(Section):
     @property
     def pictures_a_step(self) -> int:
         return self.batch_size * self.accumulation
+
+
+def pack_of(config: LoraConfig, base: str) -> StylePack:
+    """The style as it would be published, without its LoRA; `base` identifies the base model."""
+    return StylePack(
+        id=config.name,
+        version=1,
+        base=base,
+        licence=config.licence,
+        trigger=config.trigger,
+        template=config.template,
+        negative=config.negative,
+        size=Size(
+            width=config.size, height=config.size, min=max(8, config.size // 16 * 8), max=config.size * 2
+        ),
+        defaults=Defaults(
+            num_inference_steps=config.num_inference_steps, guidance_scale=config.guidance_scale
+        ),
+    )
 
 
 def read_lora_config(path: Path) -> LoraConfig:

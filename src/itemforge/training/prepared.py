@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from itemforge.dataset.layouts import Sample
 from itemforge.errors import InvalidInput
-from itemforge.training.captioned import Sample
 
 #: Changes whenever the same file would be prepared differently.
 RECIPE = "white, padded, lanczos, 1"

@@ -6,7 +6,7 @@ of pictures (ceiling).
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,31 +16,26 @@ from PIL import Image
 from itemforge.contract import Scheduler
 from itemforge.dataset.colours import HUES, strongest_hue
 from itemforge.dataset.icons import Told, read_told
+from itemforge.dataset.metadata import read_lines
 from itemforge.dataset.phrases import HELD_OUT, phrase, with_article
 from itemforge.engine.loop import Engine
-from itemforge.engine.rows import Failed, Finished, LoraRef, Row
-from itemforge.errors import ModelError
+from itemforge.engine.rows import LoraRef, Row
 from itemforge.styles.pack import StylePack
+from itemforge.training.drawing import OnPicture, draw_rows
 from itemforge.training.measures import (
     Floats,
     Pixels,
     border_whiteness,
     distances,
-    outline_share,
     share_among_nearest,
     signatures,
 )
-from itemforge.training.pictures import read_lines
 
 STEPS, GUIDANCE = 25, 4.0
-#: Things, phrasings and colours that are asked for; prompts of the comparison with a style.
-NAMES, PHRASINGS, COLOURS, STYLED = 200, 200, 60, 50
-#: All pictures that `evaluate` draws.
-PICTURES = NAMES + PHRASINGS + COLOURS
+#: Things, phrasings and colours that are asked for.
+NAMES, PHRASINGS, COLOURS = 200, 200, 60
 #: A border of this mean value is white.
 WHITE = 245.0
-
-OnPicture = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -123,32 +118,25 @@ def draw(
     Raises:
         ModelError: a picture could not be drawn.
     """
-    model = engine.model
-    for n, question in enumerate(asked):
-        prompt = style.compose(question.prompt)
-        engine.submit(
-            Row(
-                str(n),
-                prompt,
-                style.negative,
-                STEPS,
-                GUIDANCE,
-                n,
-                Scheduler.DDIM,
-                model.width,
-                model.height,
-                loras,
-            )
+    width, height = engine.model.width, engine.model.height
+    steps = style.defaults.num_inference_steps or STEPS
+    guidance = style.defaults.guidance_scale or GUIDANCE
+    rows = [
+        Row(
+            str(n),
+            style.compose(question.prompt),
+            style.negative,
+            steps,
+            guidance,
+            n,
+            Scheduler.DDIM,
+            width,
+            height,
+            loras,
         )
-    drawn: dict[str, Pixels] = {}
-    while engine.busy:
-        for event in engine.step():
-            if isinstance(event, Finished):
-                drawn[event.row_id] = event.pixels
-                on_picture(len(drawn), len(asked))
-            elif isinstance(event, Failed):
-                raise ModelError(f"{asked[int(event.row_id)].prompt!r} could not be drawn: {event.error}")
-    return [drawn[str(n)] for n in range(len(asked))]
+        for n, question in enumerate(asked)
+    ]
+    return draw_rows(engine, rows, on_picture)
 
 
 def retrieval(
@@ -200,28 +188,21 @@ def ground_figure(drawn: Sequence[Pixels]) -> Figure:
     return Figure(f"border whiter than {WHITE:g}", len(drawn), float(white.mean()), 0.9)
 
 
-def style_figures(
-    asked: Sequence[Question],
-    plain: Sequence[Pixels],
-    styled: Sequence[Pixels],
-    icons: Icons,
-    own: Sequence[Pixels],
-) -> list[Figure]:
-    """What a style's LoRA changes at equal seeds; `own` are the pictures of its training set."""
-    mine = signatures(own)
-    apart = signatures(styled)
-    nearer = distances(apart, mine).min(1) < distances(apart, icons.signatures).min(1)
-    before, after = outline_share(np.stack(plain)), outline_share(np.stack(styled))
-    return [
-        Figure("nearer to the style's set than to the base's", len(asked), float(nearer.mean()), 0.8),
-        Figure("dark outline pixels, times the base's", len(asked), after / max(before, 1e-9), 2.0),
-    ]
+@dataclass(frozen=True)
+class Evaluation:
+    """All figures of a base model, and 64 pictures with their prompts to look at; `names` are asked for again in styles."""
+
+    figures: list[Figure]
+    shown: list[tuple[Pixels, str]]
+    names: list[Question]
+    drawn: list[Pixels]
+    icons: Icons
 
 
 def evaluate(
     engine: Engine, style: StylePack, data: Path, on_picture: OnPicture = lambda done, of: None
-) -> tuple[list[Figure], list[tuple[Pixels, str]]]:
-    """All figures of a base model, and 64 pictures with their prompts to look at.
+) -> Evaluation:
+    """Ask a base model everything.
 
     Raises:
         InvalidInput: `data` is no training set of `itemforge data icons`.
@@ -248,7 +229,7 @@ def evaluate(
         for name, count in (("names", 32), ("phrasings", 12), ("synonyms", 8), ("colours", 12))
         for pixels, question in list(zip(drawn[name], asked[name], strict=True))[:count]
     ]
-    return figures, shown
+    return Evaluation(figures, shown, asked["names"], drawn["names"], icons)
 
 
 def table(figures: Sequence[Figure]) -> str:

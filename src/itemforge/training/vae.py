@@ -3,11 +3,12 @@
 from typing import Any, Literal
 
 import torch
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 from torch.nn import functional
 
 from itemforge.training.config import Steps
-from itemforge.training.learner import Learner
+from itemforge.training.learner import Learner, autocast
 from itemforge.training.pictures import Pictures
 from itemforge.training.stage import generator
 
@@ -34,9 +35,11 @@ class VaeStage:
         config: Steps,
         seed: int,
         device: torch.device,
+        precision: torch.dtype,
     ) -> None:
         self.name, self.steps, self.done = name, config.steps, 0
         self._vae, self._config, self._seed, self._device = vae, config, seed, device
+        self._precision = precision
         self._all = part == "all"
         self._pixels = pictures.pixels
         self._identity = pictures.sha256
@@ -53,10 +56,13 @@ class VaeStage:
         noise_seed = int(torch.randint(2**31, (1,), generator=chance))
         pixels = to_unit(self._pixels[places].to(self._device))
         pixels = torch.where(flipped.to(self._device)[:, None, None, None], pixels.flip(3), pixels)
-        with torch.set_grad_enabled(self._all):
-            posterior = self._vae.encode(pixels).latent_dist
+        with torch.set_grad_enabled(self._all), autocast(self._device, self._precision):
+            moments = self._vae.quant_conv(self._vae.encoder(pixels))
+        posterior = DiagonalGaussianDistribution(moments.float())
         noise = torch.Generator(self._device).manual_seed(noise_seed)
-        drawn = self._vae.decode(posterior.sample(noise) if self._all else posterior.mode()).sample
+        latents = posterior.sample(noise) if self._all else posterior.mode()
+        with autocast(self._device, self._precision):
+            drawn = self._vae.decode(latents).sample.float()
         plain, edges = functional.l1_loss(drawn, pixels), _edges(drawn, pixels)
         loss = plain + _EDGES * edges
         losses = {"l1": float(plain.detach()), "edges": float(edges.detach())}

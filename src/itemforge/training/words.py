@@ -75,7 +75,7 @@ class Lesson:
         hidden: int,
         device: torch.device,
     ) -> None:
-        self.weight, self._batch, self._device = config.weight, config.batch_size, device
+        self.weight, self._device = config.weight, device
         self.head = nn.Linear(hidden, states.shape[1]).to(device)
         self._states = states
         made = tokenizer(list(phrases), padding="max_length", truncation=True, return_tensors="pt")
@@ -84,9 +84,9 @@ class Lesson:
         self._tokens = made.input_ids[:, :longest].to(torch.int32)
         self._end = tokenizer.eos_token_id
 
-    def loss(self, text_encoder: Any, chance: torch.Generator) -> Tensor:
-        """Mean cosine distance from the teacher over a batch of phrases."""
-        places = torch.randint(len(self._tokens), (self._batch,), generator=chance)
+    def loss(self, text_encoder: Any, chance: torch.Generator, count: int) -> Tensor:
+        """Mean cosine distance from the teacher over `count` phrases."""
+        places = torch.randint(len(self._tokens), (count,), generator=chance)
         tokens = self._tokens[places].long().to(self._device)
         # The end and the padding after it are the same token, and most of what the UNet will look at.
         after = (tokens == self._end)[..., None]
@@ -104,11 +104,12 @@ class WordsStage:
     def __init__(self, text_encoder: Any, lesson: Lesson, config: Words, seed: int) -> None:
         self.steps, self.done = config.steps, 0
         self._text_encoder, self._lesson, self._seed = text_encoder, lesson, seed
+        self._batch = config.batch_size
         text_encoder.requires_grad_(True).train()
         self.learner = Learner([text_encoder, lesson.head], config)
 
     def step(self) -> dict[str, float]:
-        loss = self._lesson.loss(self._text_encoder, generator(self._seed, self.done))
+        loss = self._lesson.loss(self._text_encoder, generator(self._seed, self.done), self._batch)
         norm = self.learner.finish(loss, self.done)
         self.done += 1
         return {"distance": float(loss.detach()), "norm": norm}

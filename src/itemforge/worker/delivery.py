@@ -18,6 +18,8 @@ from itemforge.engine.rows import Finished, Row
 from itemforge.errors import EngineFailed, ItemForgeError, ModelError, PermanentError, RetryableError
 from itemforge.imaging.png import encode_png
 from itemforge.settings import WorkerSettings
+from itemforge.telemetry import traces
+from itemforge.telemetry.attempts import Picture
 from itemforge.worker.breaker import Breaker
 from itemforge.worker.engine_child import Ready
 from itemforge.worker.engine_process import EngineProcess
@@ -66,9 +68,11 @@ class Courier:
             await self._bring_to_an_end(job)
         except Exception:  # a bug of ours on the way out must not keep the message in our hands
             log.exception("job_not_ended")
+            job.trace.ended("not ended", "a bug of the worker")
             await job.delivery.requeue()
         finally:
             for row_id, drawing in job.drawings.items():
+                drawing.trace.ended("not drawn" if not drawing.done.done() else _why(drawing.done))
                 if drawing.in_engine:
                     self._engine.cancel(row_id)
 
@@ -76,7 +80,9 @@ class Courier:
         try:
             await self._deliver(job)
         except Dropped as reason:
+            job.outcome = "dropped"
             log.info("job_dropped", reason=str(reason))
+            job.trace.ended("dropped")
             await job.delivery.ack()
         except GivenBack as reason:
             await self._give_back(job, str(reason))
@@ -95,8 +101,8 @@ class Courier:
             return
         rows = await job.unless_interrupted(self._rows(job))
         for n, row in enumerate(rows):
-            drawing = Drawing(n, row.steps, asyncio.get_running_loop().create_future())
-            job.drawings[row.row_id] = drawing
+            drawn: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
+            job.drawings[row.row_id] = Drawing(n, row.steps, drawn, Picture(job.trace, n))
         # Every future is awaited below, also when a sibling has failed.
         images = await asyncio.gather(
             *(self._image(job, n, row) for n, row in enumerate(rows)), return_exceptions=True
@@ -130,9 +136,11 @@ class Courier:
             if not drawing.done.done():
                 self._engine.submit(row)
                 drawing.submitted = True
+                drawing.trace.submitted()
                 if drawing.watched:  # the engine knows only rows that it has
                     self._engine.watch(row.row_id, True)
             finished: Finished = await drawing.done
+        drawing.trace.ended()
         return await asyncio.to_thread(encode_png, finished.pixels, finished.recipe)
 
     async def _warm_engine(self) -> Ready:
@@ -151,14 +159,23 @@ class Courier:
         def keep() -> None:
             self._spool.put(job.request_id, n, job.params, png)
 
-        stored = await self._persist(job, "storage", put, keep)
+        with traces.span("upload", image=n, bytes=len(png)):
+            stored = await self._persist(job, "storage", put, keep)
         self._spool.drop(job.request_id, n, job.params)
         return _image_of(stored, n, row.seed, row.width, row.height)
 
     async def _complete(self, job: Job, images: list[Image]) -> None:
         report = self._report_of(job, ReportStatus.COMPLETED, images=images)
-        code = await self._persist(job, "report", lambda: self._gateway.report(report))
-        log.info("job_completed" if code == 200 else "result_stale", code=code)
+        with traces.span("report", status=report.status):
+            code = await self._persist(job, "report", lambda: self._gateway.report(report))
+        job.outcome = "completed" if code == 200 else "stale"
+        if code == 200:
+            log.info(
+                "job_completed", code=code, seconds=job.age(), result="success", prompt=job.params.prompt
+            )
+        else:
+            log.info("result_stale", code=code, seconds=job.age())
+        job.trace.ended(job.outcome)
         await job.delivery.ack()
 
     async def _stored_before(self, job: Job) -> bool:
@@ -176,39 +193,49 @@ class Courier:
         return True
 
     async def _fail(self, job: Job, reason: str) -> None:
-        log.warning("job_failed", error=reason)
+        job.outcome = "failed"
+        log.warning("job_failed", error=reason, seconds=job.age(), result="failure", prompt=job.params.prompt)
+        job.trace.ended("failed", reason)
         report = self._report_of(job, ReportStatus.FAILED, error=reason)
         try:
-            code = await self._persist(job, "report", lambda: self._gateway.report(report))
+            with traces.span("report", status=report.status):
+                code = await self._persist(job, "report", lambda: self._gateway.report(report))
         except Dropped:
+            job.outcome = "dropped"
             await job.delivery.ack()
         except GivenBack as interruption:
             await self._give_back(job, str(interruption))
         else:
             if code == 409:  # another attempt has it, or it has ended: no message for the dead queue
+                job.outcome = "stale"
                 log.info("result_stale", code=code)
                 await job.delivery.ack()
                 return
-            await bury(self._broker, job.delivery, reason)
+            await bury(self._broker, job.delivery, reason, job.trace.headers())
 
     async def _retry(self, job: Job, error: Exception) -> None:
         tries = job.tries + 1
         if job.attempt is None and tries >= MAX_CHARGED:
             await self._fail(job, f"failed {tries} times, the last time: {error}")
             return
-        log.warning("job_to_retry", error=error, tries=tries)
+        job.outcome = "retried"
+        log.warning("job_to_retry", error=error, tries=tries, seconds=job.age(), result="failure")
+        job.trace.ended("retry", str(error))
         await self._tell(job, ReportStatus.RETRY, str(error))
-        await send_back(self._broker, job.delivery, tries)
+        await send_back(self._broker, job.delivery, tries, headers=job.trace.headers())
 
     async def _give_back(self, job: Job, reason: str) -> None:
-        log.info("job_given_back", reason=reason)
+        job.outcome = "given_back"
+        log.info("job_given_back", reason=reason, seconds=job.age())
+        job.trace.ended("released")
         await self._tell(job, ReportStatus.RELEASED, reason)
         await job.delivery.requeue()
 
     async def _tell(self, job: Job, status: ReportStatus, error: str) -> None:
         """One try: without it the lease runs out by itself."""
         try:
-            await self._gateway.report(self._report_of(job, status, error=error))
+            with traces.span("report", status=status):
+                await self._gateway.report(self._report_of(job, status, error=error))
         except ItemForgeError as failure:
             log.warning("report_not_delivered", status=str(status), error=failure)
 
@@ -242,6 +269,7 @@ class Courier:
                 result = await call()
             except ItemForgeError as error:
                 self._breaker.failure(what, error)
+                traces.happened("away", what=what, kind=type(error).__name__)
                 job.waits = True
                 if keep:
                     await asyncio.to_thread(keep)
@@ -257,6 +285,14 @@ class Courier:
             # Jitter, so that a fleet does not come back in step.
             await job.pause(min(pause * random.uniform(0.75, 1.25), job.give_up_at - now()))  # noqa: S311
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _why(done: "asyncio.Future[Finished]") -> str | None:
+    """The kind of error that a drawing ended by; None if it has its picture."""
+    if done.cancelled():
+        return None
+    error = done.exception()
+    return type(error).__name__ if error else None
 
 
 def _image_of(stored: Stored, n: int, seed: int, width: int, height: int) -> Image:

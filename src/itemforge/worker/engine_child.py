@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -30,6 +31,8 @@ log = structlog.get_logger(__name__)
 BEAT = 1.0
 #: Beats at stage borders are thinned to this many seconds: a starter step takes milliseconds.
 _BEAT_THIN = 0.2
+#: Stages between two messages; more are not measured.
+_MOST_STAGES = 1000
 #: Reading the model may take minutes and says nothing of how long a step takes.
 _LOAD_STAGE = "load"
 
@@ -55,12 +58,14 @@ class Watch:
 
 @dataclass(frozen=True)
 class Ready:
-    """The engine is warm. `base` is the model's sha256; `width` and `height` its native size in pixels."""
+    """The engine is warm. `base` is the model's sha256; `width` and `height` its native size in pixels; `device` in words."""
 
     batch_size: int
     base: str
     width: int
     height: int
+    model: str
+    device: str
 
 
 @dataclass(frozen=True)
@@ -80,9 +85,14 @@ class Fatal:
 
 @dataclass(frozen=True)
 class Happened:
-    """What one step did to the rows. One message for all of them: each costs both processes a wake-up."""
+    """What one step did to the rows. One message for all of them: each costs both processes a wake-up.
+
+    `stages` ended since the last one, with their seconds; `out_of_memory` batches did not fit since then.
+    """
 
     events: tuple[Event, ...]
+    stages: tuple[tuple[str, float], ...] = ()
+    out_of_memory: int = 0
 
 
 Command = Submit | Cancel | Watch
@@ -92,6 +102,7 @@ Message = Ready | Beat | Fatal | Happened
 class DrawnBy(Protocol):
     """The base model of an engine."""
 
+    name: str
     base: str
     width: int
     height: int
@@ -103,9 +114,13 @@ class StepEngine(Protocol):
     @property
     def model(self) -> DrawnBy: ...
     @property
+    def device_name(self) -> str: ...
+    @property
     def batch_size(self) -> int: ...
     @property
     def busy(self) -> bool: ...
+    @property
+    def out_of_memory(self) -> int: ...
     def submit(self, row: Row) -> None: ...
     def cancel(self, row_id: str) -> None: ...
     def watch(self, row_id: str, on: bool) -> None: ...
@@ -124,12 +139,13 @@ def find_factory(name: str) -> Factory:
     return found  # type: ignore[no-any-return]  # named by the parent's code, not by a user
 
 
-def main(connection: Connection, factory: str, settings: EngineSettings) -> None:
-    """The process's life. Signals are the parent's business: it drains and then closes the pipe."""
+def main(connection: Connection, factory: str, settings: EngineSettings, worker_id: str) -> None:
+    """The process's life. `worker_id` stands on its log's lines. Signals are the parent's business: it drains and then closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
     setup_logs(settings, "engine")
+    structlog.contextvars.bind_contextvars(worker_id=worker_id)
     child = _Child(connection)
     try:
         engine = _load(factory, settings, child)
@@ -150,7 +166,10 @@ def _load(factory: str, settings: EngineSettings, child: "_Child") -> StepEngine
         child.fatal(str(error), permanent=True)
         return None
     model = engine.model
-    child.send(Ready(engine.batch_size, model.base, model.width, model.height))
+    child.stages.clear()  # the warm-up's are no drawing
+    child.send(
+        Ready(engine.batch_size, model.base, model.width, model.height, model.name, engine.device_name)
+    )
     return engine
 
 
@@ -171,6 +190,8 @@ class _Child:
         self._connection = connection
         self._last_beat = 0.0
         self._longest = 0.0
+        self._out_of_memory = 0
+        self.stages: deque[tuple[str, float]] = deque(maxlen=_MOST_STAGES)
 
     def send(self, message: Message) -> None:
         try:
@@ -186,6 +207,7 @@ class _Child:
     def on_stage(self, name: str, seconds: float) -> None:
         if name != _LOAD_STAGE:
             self._longest = max(self._longest, seconds)
+            self.stages.append((name, seconds))
         if time.monotonic() - self._last_beat >= _BEAT_THIN:
             self.beat()
 
@@ -208,7 +230,13 @@ class _Child:
                 self.beat()
                 continue
             if events := engine.step():
-                self.send(Happened(tuple(events)))
+                self.send(self._happened(engine, events))
+
+    def _happened(self, engine: StepEngine, events: list[Event]) -> Happened:
+        memory, self._out_of_memory = engine.out_of_memory - self._out_of_memory, engine.out_of_memory
+        stages = tuple(self.stages)
+        self.stages.clear()
+        return Happened(tuple(events), stages, memory)
 
     def _obey(self, engine: StepEngine, command: Command) -> None:
         match command:

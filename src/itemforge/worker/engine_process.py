@@ -48,7 +48,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class EngineProcess:
     """The engine as seen from the event loop.
 
-    `on_event` gets what rows do; `on_lost` is called when the process was lost with all its rows, and
+    `on_event` gets what rows do, `on_work` what one step did as a whole; `on_lost` is called when the process was lost with all its rows, and
     `on_ready` when a process, the first or a later one, is warm.
     """
 
@@ -59,12 +59,16 @@ class EngineProcess:
         on_lost: Callable[[str], None],
         on_ready: Callable[[], None],
         factory: str = DEFAULT_FACTORY,
+        on_work: Callable[[Happened], None] = lambda happened: None,
+        worker_id: str = "",
     ) -> None:
         self._settings = settings
+        self._worker_id = worker_id
         self._on_event = on_event
         self._on_lost = on_lost
         self._on_ready = on_ready
         self._factory = factory
+        self._on_work = on_work
         self._life: _Life | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -140,7 +144,7 @@ class EngineProcess:
     async def _live(self) -> tuple[str, bool, bool]:
         """One process from start to end: why it ended, whether it was warm, whether a new one would be."""
         try:
-            life = self._life = _Life(self._settings, self._factory, self._receive)
+            life = self._life = _Life(self._settings, self._factory, self._receive, self._worker_id)
         except OSError as error:  # no memory, no process, no file descriptor
             return f"the engine's process cannot be started: {error}", False, False
         try:
@@ -156,6 +160,7 @@ class EngineProcess:
             self._changed.set()
             self._on_ready()
         elif isinstance(message, Happened):
+            self._on_work(message)
             for event in message.events:
                 self._on_event(event)
 
@@ -163,7 +168,9 @@ class EngineProcess:
 class _Life:
     """One process from start to end; a new one gets new pipes, so nothing stale can come through."""
 
-    def __init__(self, settings: WorkerSettings, factory: str, receive: Callable[[Message], None]) -> None:
+    def __init__(
+        self, settings: WorkerSettings, factory: str, receive: Callable[[Message], None], worker_id: str
+    ) -> None:
         self.info: Ready | None = None
         self.permanent = False
         self._settings = settings
@@ -180,7 +187,10 @@ class _Life:
             **{name: getattr(settings, name) for name in EngineSettings.model_fields}
         )
         self.process: BaseProcess = context.Process(
-            target=main, args=(child_end, factory, engine_settings), name="itemforge-engine", daemon=True
+            target=main,
+            args=(child_end, factory, engine_settings, worker_id),
+            name="itemforge-engine",
+            daemon=True,
         )
         try:
             _start(self.process)

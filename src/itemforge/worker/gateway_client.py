@@ -43,6 +43,8 @@ _REPORTS = TypeAdapter(list[Report])
 _UPLOADS = TypeAdapter(list[Upload])
 T = TypeVar("T")
 
+#: Requests, each with the `traceparent` of the attempt that would begin.
+Wanted = Sequence[tuple[UUID, str | None]]
 #: Reports in one call; the gateway takes 256.
 _MOST_REPORTS = 64
 
@@ -53,7 +55,7 @@ class Gateway(Protocol):
     Every call raises GatewayUnavailable (away, or 5xx) or GatewayRefused (4xx: a wrong key, mostly).
     """
 
-    async def claim(self, request_ids: list[UUID]) -> list[Claim]:
+    async def claim(self, wanted: Wanted) -> list[Claim]:
         """Try to take these requests; one answer for each, in their order."""
         ...
 
@@ -138,15 +140,15 @@ class ClaimsGateway:
         # One report that the gateway refuses spoils nothing for those that go with it.
         self._reports = Bundler(self._report_all, _MOST_REPORTS, alone=(GatewayRefused,))
 
-    async def claim(self, request_ids: list[UUID]) -> list[Claim]:
-        jobs = [ClaimJob(request_id=request_id) for request_id in request_ids]
-        wanted = ClaimRequest(worker_id=self._worker_id, jobs=jobs, uploads=self.ask_for_uploads)
-        body = wanted.model_dump(mode="json", exclude_defaults=True)
+    async def claim(self, wanted: Wanted) -> list[Claim]:
+        jobs = [ClaimJob(request_id=request_id, traceparent=trace) for request_id, trace in wanted]
+        request = ClaimRequest(worker_id=self._worker_id, jobs=jobs, uploads=self.ask_for_uploads)
+        body = request.model_dump(mode="json", exclude_defaults=True)
         claims = await self._caller.expect("POST", "/v1/worker/claims", _CLAIMS, body)
         by_id = {claim.request_id: claim for claim in claims}
-        if missing := [i for i in request_ids if i not in by_id]:
+        if missing := [i for i, _ in wanted if i not in by_id]:
             raise GatewayUnavailable(f"the gateway did not answer the claim of {missing[0]}")
-        return [by_id[i] for i in request_ids]
+        return [by_id[i] for i, _ in wanted]
 
     async def heartbeat(self, beat: Heartbeat) -> list[HeartbeatAnswer]:
         body = beat.model_dump(mode="json", exclude_none=True)
@@ -183,8 +185,8 @@ class SeedGateway:
     def __init__(self, caller: HttpCaller) -> None:
         self._caller = caller
 
-    async def claim(self, request_ids: list[UUID]) -> list[Claim]:
-        return [await self._claim_one(request_id) for request_id in request_ids]
+    async def claim(self, wanted: Wanted) -> list[Claim]:
+        return [await self._claim_one(request_id) for request_id, _ in wanted]
 
     async def _claim_one(self, request_id: UUID) -> Claim:
         code = await self._update(request_id, {"status": Status.PROCESSING})

@@ -1,11 +1,11 @@
 """The jobs in the worker's hands: what the engine and the gateway say reaches the right one here."""
 
 import base64
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from uuid import UUID
 
 from itemforge.contract import HeartbeatAnswer
-from itemforge.engine.rows import Cancelled, Event, Failed, Finished, Preview, Progress
+from itemforge.engine.rows import Cancelled, Event, Failed, Finished, Preview, Progress, Staged
 from itemforge.errors import EngineFailed, InvalidInput
 from itemforge.worker.engine_process import EngineProcess
 from itemforge.worker.job import Drawing, Dropped, Interrupted, Job
@@ -14,7 +14,10 @@ from itemforge.worker.job import Drawing, Dropped, Interrupted, Job
 class JobsInHand:
     """Claimed jobs from `add` until `remove`; no two with the same request and attempt."""
 
-    def __init__(self) -> None:
+    def __init__(self, drew: Callable[[str], None], default_style: str) -> None:
+        """`drew` hears the style of each step; that of a job that names none is `default_style`."""
+        self._drew = drew
+        self._default_style = default_style
         self._jobs: dict[tuple[UUID, int | None], Job] = {}
 
     def __len__(self) -> int:
@@ -50,9 +53,12 @@ class JobsInHand:
 
     def hear(self, event: Event) -> bool:
         """Take what the engine says of a row; True when that row is over."""
-        found = (job.drawings.get(event.row_id) for job in self)
-        if (drawing := next((d for d in found if d is not None), None)) is None:
+        job = next((job for job in self if event.row_id in job.drawings), None)
+        if job is None:
             return False  # of a job that has ended
+        drawing = job.drawings[event.row_id]
+        if isinstance(event, Progress):
+            self._drew(job.params.style or self._default_style)
         _take(drawing, event)
         return drawing.done.done()
 
@@ -63,8 +69,11 @@ class JobsInHand:
 
 def _take(drawing: Drawing, event: Event) -> None:
     match event:
-        case Progress(step=step, steps=steps):
+        case Progress(step=step, steps=steps, at=at):
             drawing.step, drawing.steps = step, steps
+            drawing.trace.step(step, at)
+        case Staged(stage=stage, began=began, ended=ended):
+            drawing.trace.stage(stage, began, ended)
         case Preview(jpeg=jpeg):
             drawing.preview = base64.b64encode(jpeg).decode()
         case Finished():

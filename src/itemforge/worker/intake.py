@@ -10,7 +10,7 @@ from uuid import UUID
 import structlog
 from pydantic import ValidationError
 
-from itemforge.broker.face import Broker, Consumer, Delivery
+from itemforge.broker.face import Broker, Consumer, Delivery, Headers
 from itemforge.contract import (
     ATTEMPT_HEADER,
     DEAD_QUEUE,
@@ -26,6 +26,7 @@ from itemforge.contract import (
     retry_queue,
 )
 from itemforge.errors import GatewayRefused, GatewayUnavailable, ItemForgeError
+from itemforge.telemetry.attempts import Attempt, carried
 from itemforge.worker.breaker import Breaker
 from itemforge.worker.gateway_client import Gateway
 from itemforge.worker.job import attempt_of
@@ -44,17 +45,22 @@ class Waiting:
 
     delivery: Delivery
     message: JobMessage
+    trace: Attempt
 
 
-async def send_back(broker: Broker, delivery: Delivery, tries: int, delay: str | None = None) -> None:
+async def send_back(
+    broker: Broker, delivery: Delivery, tries: int, delay: str | None = None, headers: Headers | None = None
+) -> None:
     """Copy the message to a retry queue, then acknowledge it; a crash between the two gives a duplicate.
 
-    Where the broker does not take the copy, the message itself goes back to the queue.
+    Where the broker does not take the copy, the message itself goes back to the queue. `headers` tell of
+    the trace that it belongs to, by default the message's own.
     """
     names = list(RETRY_DELAYS)
     queue = retry_queue(delay or names[min(max(tries - 1, 0), len(names) - 1)])
     try:
-        await broker.publish(queue, delivery.body, {ATTEMPT_HEADER: tries})
+        kept = carried(delivery.headers) if headers is None else headers
+        await broker.publish(queue, delivery.body, {**kept, ATTEMPT_HEADER: tries})
     except ItemForgeError as error:
         log.warning("retry_not_published", error=error)
         await delivery.requeue()
@@ -62,9 +68,11 @@ async def send_back(broker: Broker, delivery: Delivery, tries: int, delay: str |
     await delivery.ack()
 
 
-async def bury(broker: Broker, delivery: Delivery, reason: str) -> None:
-    """Copy the message to the dead queue with the reason, then acknowledge it."""
-    headers: dict[str, str | int] = {
+async def bury(broker: Broker, delivery: Delivery, reason: str, headers: Headers | None = None) -> None:
+    """Copy the message to the dead queue with the reason, then acknowledge it; `headers` as `send_back`."""
+    kept = carried(delivery.headers) if headers is None else headers
+    headers = {
+        **kept,
         REASON_HEADER: clean_text(reason)[:500],
         ATTEMPT_HEADER: attempt_of(delivery),
     }
@@ -87,7 +95,7 @@ class Intake:
         gateway: Gateway,
         breaker: Breaker,
         room: Callable[[], int],
-        begin: Callable[[Delivery, JobMessage, Claim], None],
+        begin: Callable[[Waiting, Claim], None],
         pause: float,
     ) -> None:
         self._broker = broker
@@ -142,7 +150,8 @@ class Intake:
             except ValueError as error:
                 self._settle(self._reject(delivery, _why(error)))
                 continue
-            self._waiting.append(Waiting(delivery, message))
+            trace = Attempt(delivery.headers, str(message.request_id))
+            self._waiting.append(Waiting(delivery, message, trace))
             self._wake.set()
 
     async def _claim_until_ending(self) -> None:
@@ -154,8 +163,12 @@ class Intake:
                 await self._wake.wait()
                 continue
             self._claiming = len(taken)
+            for waiting in taken:
+                waiting.trace.claiming()
             try:
-                claims = await self._gateway.claim([w.message.request_id for w in taken])
+                claims = await self._gateway.claim(
+                    [(w.message.request_id, w.trace.traceparent) for w in taken]
+                )
             except (GatewayUnavailable, GatewayRefused) as error:
                 self._waiting.extendleft(reversed(taken))
                 self._breaker.failure("claim", error)
@@ -186,7 +199,7 @@ class Intake:
             log.debug("claim_answered", outcome=str(claim.outcome), attempt=claim.attempt)
             match claim.outcome:
                 case Outcome.CLAIMED:
-                    self._begin(waiting.delivery, waiting.message, claim)
+                    self._begin(waiting, claim)
                 case Outcome.LEASED:
                     tries = attempt_of(waiting.delivery)
                     self._settle(send_back(self._broker, waiting.delivery, tries, delay="30s"))
@@ -214,7 +227,7 @@ class Intake:
                 await bury(self._broker, delivery, f"invalid message: {reason}")
 
     async def _fail(self, request_id: UUID, reason: str) -> None:
-        (claim,) = await self._gateway.claim([request_id])
+        (claim,) = await self._gateway.claim([(request_id, None)])
         if claim.outcome is Outcome.CLAIMED:
             report = Report(
                 request_id=request_id,

@@ -3,17 +3,21 @@
 import asyncio
 import contextlib
 import itertools
+import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 from uuid import UUID
 
 from itemforge.broker.face import Delivery
 from itemforge.contract import ATTEMPT_HEADER, HeartbeatRow, JobParams, Upload
 from itemforge.engine.rows import Finished
 from itemforge.errors import EngineFailed
+from itemforge.telemetry.attempts import Attempt, Picture
 
 T = TypeVar("T")
+#: How a job left the worker's hands; `broken` by a mistake of ours.
+Outcome = Literal["completed", "failed", "retried", "stale", "dropped", "given_back", "broken"]
 
 _serial = itertools.count()
 
@@ -47,6 +51,7 @@ class Drawing:
     n: int
     steps: int
     done: "asyncio.Future[Finished]"
+    trace: Picture
     step: int = 0
     preview: str | None = None
     watched: bool = False
@@ -71,7 +76,7 @@ class Job:
 
     `tries` is the message's own count of failures, which chooses the retry delay. `waits` while storage or
     gateway do not take what is done, until `give_up_at` (the event loop's time). `uploads` are the signed
-    ones of the claim, None where the gateway gave none.
+    ones of the claim, None where the gateway gave none. `trace` is this attempt's span.
     """
 
     request_id: UUID
@@ -79,18 +84,36 @@ class Job:
     attempt: int | None
     alone: bool
     delivery: Delivery
+    trace: Attempt
     uploads: list[Upload] | None = None
     interruption: Interrupted | None = None
     drawings: dict[str, Drawing] = field(default_factory=dict)
     waits: bool = False
     give_up_at: float | None = None
+    outcome: Outcome = "broken"
     _interrupted: asyncio.Event = field(default_factory=asyncio.Event)
     _serial: int = field(default_factory=lambda: next(_serial))
+    _began: float = field(default_factory=time.monotonic)
+
+    def age(self) -> float:
+        """Seconds since it was claimed."""
+        return time.monotonic() - self._began
 
     @property
     def key(self) -> tuple[UUID, int | None]:
         """Two jobs of one key at once are two copies of one message."""
         return self.request_id, self.attempt
+
+    @property
+    def about(self) -> dict[str, str | int]:
+        """What stands on the log's lines about this job."""
+        known: dict[str, str | int | None] = {
+            "request_id": str(self.request_id),
+            "attempt": self.attempt,
+            "style": self.params.style,
+            "traceparent": self.trace.traceparent,
+        }
+        return {name: value for name, value in known.items() if value is not None}
 
     @property
     def tries(self) -> int:

@@ -43,6 +43,7 @@ class Planner:
                 height=height,
                 loras=loras,
                 alone=job.alone,
+                about=job.about,
             )
             for n in range(params.num_images)
         ]

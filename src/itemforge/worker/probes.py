@@ -1,4 +1,4 @@
-"""The worker's own small HTTP server: `/healthz` (the loop turns) and `/readyz` (it takes jobs).
+"""The worker's own small HTTP server: `/healthz` (the loop turns), `/readyz` (it takes jobs), `/metrics`.
 
 It runs in a thread, so that it answers, with 503, when the event loop hangs.
 """
@@ -18,19 +18,30 @@ _TURN = 1.0
 
 
 class Probes:
-    """`state` gives readiness and a short description; it is called from the server's thread."""
+    """`state` gives readiness and a short description, `figures` the metrics and their content type for an
+    Accept header; both are called from the server's threads.
+    """
 
-    def __init__(self, host: str, port: int, state: Callable[[], tuple[bool, dict[str, str]]]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        state: Callable[[], tuple[bool, dict[str, str]]],
+        figures: Callable[[str], tuple[bytes, str]] | None = None,
+    ) -> None:
         self._state = state
         self._turned = time.monotonic()
         probes = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                code, body = probes.answer(self.path)
-                data = json.dumps(body).encode()
+                if figures is not None and self.path.partition("?")[0] == "/metrics":
+                    code, (data, content_type) = 200, figures(self.headers.get("Accept", ""))
+                else:
+                    code, body = probes.answer(self.path)
+                    data, content_type = json.dumps(body).encode(), "application/json"
                 self.send_response(code)
-                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
@@ -56,7 +67,7 @@ class Probes:
             return (200 if alive else 503), {"status": "ok" if alive else "hung"}
         if path == "/readyz":
             return (200 if ready and alive else 503), about
-        return 404, {"detail": "this server knows /healthz and /readyz"}
+        return 404, {"detail": "this server knows /healthz, /readyz and /metrics"}
 
     async def run(self) -> None:
         """Serve until cancelled."""

@@ -7,13 +7,14 @@ first, queue last, so a worker that takes a message can draw it.
 import asyncio
 import contextlib
 import socket
+import time
 import uuid
 from collections.abc import Awaitable, Coroutine
 
 import structlog
 
-from itemforge.broker.face import Broker, Consumer, Delivery
-from itemforge.contract import Claim, Heartbeat, JobMessage, WorkerState
+from itemforge.broker.face import Broker, Consumer
+from itemforge.contract import Claim, Heartbeat, WorkerState
 from itemforge.engine.rows import Event
 from itemforge.errors import (
     EngineFailed,
@@ -25,13 +26,17 @@ from itemforge.errors import (
 from itemforge.settings import WorkerSettings
 from itemforge.storage.face import ObjectStore
 from itemforge.styles.cache import StyleCache
+from itemforge.telemetry.worker_metrics import WorkerMetrics
 from itemforge.worker.breaker import Breaker
 from itemforge.worker.delivery import Courier
+from itemforge.worker.engine_child import Happened
 from itemforge.worker.engine_process import DEFAULT_FACTORY, EngineProcess
+from itemforge.worker.facts import Facts
 from itemforge.worker.gateway_client import Gateway, GatewayStyles, HttpCaller, find_gateway
 from itemforge.worker.in_hand import JobsInHand, obey
-from itemforge.worker.intake import Intake, send_back
+from itemforge.worker.intake import Intake, Waiting, send_back
 from itemforge.worker.job import GivenBack, Job
+from itemforge.worker.metering import MeteredBroker, MeteredGateway, MeteredUploads, count_work
 from itemforge.worker.plan import Planner
 from itemforge.worker.uploads import Uploads, open_uploads
 
@@ -53,24 +58,33 @@ class Worker:
         store: ObjectStore,
         engine_factory: str = DEFAULT_FACTORY,
         caller: HttpCaller | None = None,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
         self._settings = settings
-        self._broker = broker
+        self.metrics = metrics or WorkerMetrics(price_per_hour=settings.price_per_hour)
+        self._broker: Broker = MeteredBroker(broker, self.metrics)
         self._store = store
         self.worker_id = settings.worker_id or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
         self.state = WorkerState.STARTING
         self._caller = caller or HttpCaller(settings)
         self._styles = StyleCache(settings.home, GatewayStyles(self._caller))
         self._engine = EngineProcess(
-            settings, self._on_event, self._on_engine_lost, self._wake, engine_factory
+            settings,
+            self._on_event,
+            self._on_engine_lost,
+            self._wake,
+            engine_factory,
+            self._on_work,
+            self.worker_id,
         )
-        self._breaker = Breaker(settings.breaker_after)
+        self._breaker = Breaker(settings.breaker_after, self.metrics.infrastructure_failed)
         self._gateway: Gateway | None = None
         self._uploads: Uploads | None = None
         self._consumer: Consumer | None = None
         self._intake: Intake | None = None
         self._courier: Courier | None = None
-        self._jobs = JobsInHand()
+        self._facts = Facts()
+        self._jobs = JobsInHand(self._facts.drew, settings.default_style)
         self._tasks: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         self._batch_size = 1
@@ -98,6 +112,10 @@ class Worker:
         Raises:
             ModelError: the model cannot be used.
         """
+        with structlog.contextvars.bound_contextvars(worker_id=self.worker_id):
+            await self._run()
+
+    async def _run(self) -> None:
         serving = asyncio.create_task(self._serve())
         beats = asyncio.create_task(self._beat_forever())
         try:
@@ -114,7 +132,7 @@ class Worker:
             if self._uploads is not None:
                 await self._uploads.close()
             await self._caller.close()
-            log.info("worker_stopped", worker_id=self.worker_id)
+            log.info("worker_stopped")
         for error in (self._engine.failure, *ended):
             if isinstance(error, Exception):
                 raise error
@@ -136,6 +154,7 @@ class Worker:
 
     async def _start(self) -> Gateway:
         info = await self._engine.start()
+        self._facts.ready(info)
         self._batch_size = info.batch_size
         await self._broker.start()
         pause = self._settings.retry_pause
@@ -148,11 +167,14 @@ class Worker:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 30.0)
         planner = Planner(self._styles, self._settings.default_style)
-        uploads = self._uploads = open_uploads(self._settings, self._gateway, self._store)
+        uploads = self._uploads = MeteredUploads(
+            open_uploads(self._settings, self._gateway, self._store), self.metrics
+        )
+        self._gateway = MeteredGateway(self._gateway, self.metrics)
         self._courier = Courier(
             self._settings, self._broker, uploads, self._gateway, self._engine, planner, self._breaker
         )
-        log.info("worker_ready", worker_id=self.worker_id, batch_size=info.batch_size, base=info.base)
+        log.info("worker_ready", batch_size=info.batch_size, base=info.base)
         return self._gateway
 
     async def _consume(self, gateway: Gateway) -> None:
@@ -211,6 +233,14 @@ class Worker:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        await self._say_goodbye()
+
+    async def _say_goodbye(self) -> None:
+        """A last heartbeat: who ends on purpose shall not count as silent."""
+        if self._gateway is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORDS):
+                    await self._beat(self._gateway)
 
     async def _first_of(self, *work: Awaitable[object], within: float | None = None) -> None:
         """Wait for the first to end; those made here from coroutines are cancelled, tasks are not."""
@@ -231,12 +261,19 @@ class Worker:
             return 0
         return max(0, BATCHES_IN_HAND * self._batch_size - self._jobs.images)
 
-    def _begin(self, delivery: Delivery, message: JobMessage, claim: Claim) -> None:
-        params = claim.params or message.params
-        job = Job(claim.request_id, params, claim.attempt, claim.alone, delivery, claim.uploads)
+    def _held(self) -> int:
+        """Messages that wait unclaimed."""
+        return self._intake.held if self._intake else 0
+
+    def _begin(self, waiting: Waiting, claim: Claim) -> None:
+        params = claim.params or waiting.message.params
+        delivery, trace = waiting.delivery, waiting.trace
+        job = Job(claim.request_id, params, claim.attempt, claim.alone, delivery, trace, claim.uploads)
         if job in self._jobs:  # a second copy, where no claim tells them apart
             self._spawn(send_back(self._broker, delivery, job.tries, delay="30s"))
             return
+        about = {name: value for name, value in job.about.items() if name != "traceparent"}
+        trace.claimed(claim.traceparent, claim.previous, {**about, "worker_id": self.worker_id})
         self._jobs.add(job)
         self._news.set()
         self._spawn(self._deliver(job))
@@ -249,12 +286,25 @@ class Worker:
     async def _deliver(self, job: Job) -> None:
         if self._courier is None:
             raise AssertionError("jobs begin after the start")
-        with structlog.contextvars.bound_contextvars(request_id=str(job.request_id), attempt=job.attempt):
-            log.info("job_started", images=job.params.num_images, steps=job.params.num_inference_steps)
+        about = {name: value for name, value in job.about.items() if name != "traceparent"}
+        with structlog.contextvars.bound_contextvars(**about), job.trace.active():
+            params = job.params
+            log.info(
+                "job_started",
+                images=params.num_images,
+                steps=params.num_inference_steps,
+                prompt=params.prompt,
+            )
+            began = time.monotonic()
             try:
                 await self._courier.deliver(job)
             finally:
+                self.metrics.job_ended(
+                    job.outcome, job.params.style, job.params.num_images, time.monotonic() - began
+                )
+                self._facts.ended(job.outcome)
                 self._jobs.remove(job)
+                self.metrics.holds(self._jobs.images, self._held(), self._batch_size)
                 self._wake()
 
     def _wake(self) -> None:
@@ -267,7 +317,12 @@ class Worker:
         if self._jobs.hear(event):
             self._wake()
 
+    def _on_work(self, happened: Happened) -> None:
+        count_work(self.metrics, happened, self._batch_size)
+        self._facts.worked(happened)
+
     def _on_engine_lost(self, reason: str) -> None:
+        self.metrics.engine_lost()
         self._breaker.failure("engine", reason)
         self._jobs.engine_lost(reason)
         if self._engine.failure:
@@ -290,14 +345,23 @@ class Worker:
 
     def _enter(self, state: WorkerState) -> None:
         self.state = state
+        self.metrics.enter(state)
         self._news.set()
 
     async def _beat(self, gateway: Gateway) -> None:
         jobs = list(self._jobs)
         rows = [row for job in jobs for row in job.heartbeat_rows()]
         free = max(0, self._batch_size - self._jobs.images) if self.state is WorkerState.READY else 0
-        held = self._intake.held if self._intake else 0
-        beat = Heartbeat(worker_id=self.worker_id, state=self.state, free=free, held=held, rows=rows)
+        held = self._held()
+        self.metrics.holds(self._jobs.images, held, self._batch_size)
+        beat = Heartbeat(
+            worker_id=self.worker_id,
+            state=self.state,
+            free=free,
+            held=held,
+            facts=self._facts.told(),
+            rows=rows,
+        )
         try:
             answers = await gateway.heartbeat(beat)
         except (GatewayUnavailable, GatewayRefused) as error:

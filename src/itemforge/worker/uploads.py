@@ -136,7 +136,7 @@ class SignedUploads:
         upload = _upload_of(job, n) or await self._renewed(job, n)
         answer = await self._send(upload, png)
         if answer.status_code in _NOT_PERMITTED:
-            log.info("upload_not_permitted", status=answer.status_code, code=_code(answer))
+            log.info("upload_not_permitted", status_code=answer.status_code, refusal=_code(answer))
             upload = await self._renewed(job, n)
             answer = await self._send(upload, png)
         if answer.is_success or answer.status_code == 412:

@@ -1,0 +1,1 @@
+"""A dataset's pictures and captions, in the layouts that trainers read."""

@@ -1,0 +1,1 @@
+"""Pictures and captions that lie on this machine, into a dataset."""

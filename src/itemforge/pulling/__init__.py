@@ -1,0 +1,1 @@
+"""From a name, a hub, an address or a path to a model at home: resumable, checked, and whole or not there."""

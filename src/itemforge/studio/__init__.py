@@ -1,0 +1,1 @@
+"""The web pages, each a room of its own."""

@@ -1,0 +1,74 @@
+"""More words for each thing, from the teacher: those of its vocabulary that mean nearly the same.
+
+A text encoder that imitates the teacher puts a new word in the right place, but the UNet has learnt what to draw at the
+few hundred places that captions name. These words name thousands more. Most are no synonyms (`snarled` is a bear's);
+what counts is that the thing which is nearest is drawn. Words that evaluation keeps from training, and their
+inflections, are left out.
+"""
+
+import random
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from itemforge.dataset.concepts import Concept
+from itemforge.dataset.metadata import Line
+from itemforge.dataset.phrases import TRAINED, phrase
+
+#: Letters that two words share at least, for the longer one to count as an inflection.
+_STEM = 4
+
+
+def names_of(concepts: Sequence[Concept]) -> list[tuple[str, int]]:
+    """All names that are trained on, each with its thing's place."""
+    return [(name, n) for n, each in enumerate(concepts) for name in (each.label, *each.synonyms)]
+
+
+def free_words(words: Sequence[str], concepts: Sequence[Concept]) -> list[str]:
+    """The words that are no names yet, and nothing that evaluation asks for."""
+    known = {name for name, _ in names_of(concepts)}
+    kept_back = {part for each in concepts for name in each.held_out for part in name.split()}
+    return [word for word in words if word not in known and not any(_inflects(word, k) for k in kept_back)]
+
+
+def _inflects(word: str, other: str) -> bool:
+    short, long = sorted((word, other), key=len)
+    return short == long or (len(short) >= _STEM and long.startswith(short))
+
+
+def nearest(
+    words: Sequence[str],
+    word_states: Tensor,
+    concepts: Sequence[Concept],
+    name_states: Tensor,
+    most: int,
+    least: float,
+) -> dict[str, list[str]]:
+    """By code of the thing, the words whose nearest thing it is, nearest first.
+
+    `word_states` (N, D) and `name_states` (M, D), of `names_of`, are of length one. A thing gets `most` words at most,
+    and none whose cosine is below `least`.
+    """
+    owners = torch.tensor([n for _, n in names_of(concepts)])
+    by_thing = torch.full((len(words), len(concepts)), -1.0)
+    by_thing.scatter_reduce_(1, owners.expand(len(words), -1), word_states @ name_states.T, "amax")
+    likeness, thing = by_thing.max(1)
+    found: dict[str, list[str]] = {}
+    for place in likeness.argsort(descending=True).tolist():
+        mine = found.setdefault(concepts[int(thing[place])].code, [])
+        if likeness[place] >= least and len(mine) < most:
+            mine.append(words[place])
+    return found
+
+
+def with_neighbours(lines: Sequence[Line], found: dict[str, list[str]], seed: int) -> list[Line]:
+    """The lines, with one more phrasing for each word of their thing; copies in another colour stay as they are."""
+    dice = random.Random(seed)  # noqa: S311 - variety, not secrecy
+    more = []
+    for line in lines:
+        ending = line.text.partition(", ")[2]
+        words = [] if line.colour else found.get(line.concept, [])
+        texts = [f"{phrase(dice.choice(TRAINED), word)}, {ending}" for word in words]
+        more.append(line.model_copy(update={"captions": line.phrasings + texts}))
+    return more
