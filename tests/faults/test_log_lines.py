@@ -37,6 +37,7 @@ def test_the_lines_of_a_system_with_troubles_are_ecs_and_tell_no_prompt(stack: S
     gateway = stack.gateway(**settings)
     worker = stack.worker(**settings)
     good = stack.submit(f"a key {SECRET_WORDS}", style="plain")
+    stack.wait_status(good, "Completed")  # before a broken message of its id can fail it
     bad = stack.submit(f"bad {SECRET_WORDS}")
     flaky = stack.submit(f"flaky {SECRET_WORDS}")
     killing = stack.submit(f"kill {SECRET_WORDS}")

@@ -133,9 +133,10 @@ def _jobs(client: Client, tower: Prometheus) -> dict[str, str]:
         for request in asked:
             wait_until(lambda id=request.id: client.get(id).status.terminal, 120, every=0.2)  # type: ignore[misc]
             ended[request.id] = "Completed"
-        # Seen by Prometheus before the next round begins.
+        # Seen by Prometheus, of gateway and worker, before the next round begins.
         images = 3 * len(ended) / 2
-        wait_until(lambda n=images: _sum(tower, "itemforge_images_total") == n, 60, every=0.2)  # type: ignore[misc]
+        for metric in ("itemforge_images_total", "itemforge_worker_images_total"):
+            wait_until(lambda m=metric, n=images: _sum(tower, m) == n, 60, every=0.2)  # type: ignore[misc]
     cancelled = client.submit("a sword that nobody wants", num_inference_steps=100)
     client.cancel(cancelled.id)
     return {**ended, cancelled.id: "Cancelled"}

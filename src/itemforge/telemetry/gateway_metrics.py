@@ -55,6 +55,7 @@ class GatewayMetrics:
         # A series that begins at its first event has no rate for it: all known ones begin at 0.
         for outcome in OUTCOMES:
             self._jobs.labels(outcome, "none")
+            self._job_seconds.labels(outcome)
         for outcome in CLAIM_OUTCOMES:
             self._claims.labels(outcome)
         for outcome in WEBHOOK_OUTCOMES:

@@ -78,6 +78,8 @@ class WorkerMetrics:
             (self._claims, CLAIM_OUTCOMES),
             (self._uploads, UPLOAD_RESULTS),
             (self._infrastructure, INFRASTRUCTURE),
+            (self._job_seconds, JOB_OUTCOMES),
+            (self._stages, STAGES),
         ):
             for value in values:
                 family.labels(value)
