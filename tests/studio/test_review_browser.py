@@ -199,6 +199,8 @@ def test_replace_in_a_thousand_pictures_with_preview_and_one_undo(
     window.press("s")
     window.until(lambda: window.js("document.activeElement.id") == "find")
     window.press("iron", Keys.TAB, "glass")
+    window.says("#planned", "glass potion")  # of the whole word; each letter brings a preview
+    window.settled()
     window.says("#planned-count", "100 captions would change")
     assert window.js("document.querySelectorAll('.planned del').length") == 200
     with open_store(folder) as store:

@@ -96,7 +96,7 @@ class Watched(Window):
 
     def is_inert(self, text: str = MARK) -> None:
         self.says("body", text)
-        self.until(lambda: self.js("!document.querySelector('.htmx-request')"), "nothing is on its way")
+        self.settled()
         assert self.js("window.caught") == [], self.browser.current_url
         assert self.js(FOREIGN.strip()) == [], self.browser.current_url
         said = [each for each in self.browser.get_log("browser") if each["level"] == "SEVERE"]
@@ -189,6 +189,7 @@ def _use_the_pages(page: Watched, server: Server) -> None:
     page.open("/fleet")
     again = "document.querySelector('#dead form [type=submit]')"
     page.until(lambda: page.js(f"!!{again}"), "the dead letters")
+    page.settled()
     page.js(f"{again}.click()")
     page.until(lambda: page.js("!!document.querySelector('#toasts .toast')"), "it was sent again")
     page.is_inert()

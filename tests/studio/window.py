@@ -67,6 +67,11 @@ class Window:
     def says(self, selector: str, text: str) -> None:
         self.until(lambda: text in self.text(selector), f"{text!r} in {selector}: {self.text(selector)!r}")
 
+    def settled(self) -> None:
+        """Until what the page asked for has come, stands in it, and answers to clicks."""
+        busy = ".htmx-request, .htmx-swapping, .htmx-settling, .htmx-added"
+        self.until(lambda: not self.js("document.querySelector(arguments[0])", busy), "nothing is on its way")
+
     def sized(self, width: int, height: int = 900) -> None:
         """The page's inner size, however wide a window must be here."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
