@@ -16,6 +16,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+# Before torch is loaded by any test, and for the processes that tests start: where something else runs on the
+# machine, two threads of a small model wait for each other fifty times as long as they work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 from services import fakegcs, npm, postgres, rabbitmq

@@ -7,12 +7,6 @@ from itemforge.engine.model import Model, load_model
 from itemforge.styles.models import starter_dir
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Two threads on two cores that others use as well wait for each other most of the time."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def starter() -> Model:
     """In float32 on the CPU. Tests leave its weights as they were."""

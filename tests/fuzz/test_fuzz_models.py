@@ -61,7 +61,6 @@ METADATA: tuple[Any, ...] = (
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    torch.set_num_threads(1)
     return load_model(starter_dir(), torch.device("cpu"), torch.float32)
 
 

@@ -55,9 +55,8 @@ def settings(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A home of its own, no network, and one thread, as in the engine's tests."""
+    """A home of its own, and no network."""
     monkeypatch.setenv("ITEMFORGE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens: what asks the network fails
 

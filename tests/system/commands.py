@@ -15,8 +15,8 @@ from polling import wait_until
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """The test's clean environment with two threads for torch and what the test sets."""
-    return {**os.environ, "OMP_NUM_THREADS": "2", "ITEMFORGE_LOG_FORMAT": "json", **extra}
+    """The test's clean environment and what the test sets."""
+    return {**os.environ, "ITEMFORGE_LOG_FORMAT": "json", **extra}
 
 
 class Command:

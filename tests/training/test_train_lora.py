@@ -309,7 +309,7 @@ def test_two_processes_learn_what_one_learns(
     ]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port())]
     command = [*launch, "-m", "itemforge", "train", "lora", "--cpu", "--config", str(toml)]
-    env = {**os.environ, "ITEMFORGE_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "ITEMFORGE_HOME": str(home)}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr[-3000:]
     alone = _weights(_train(config.model_copy(update={"batch_size": 2, "run": tmp_path / "alone"}), home))

@@ -1,1 +1,3 @@
 """From captioned pictures to weights."""
+
+import itemforge.engine  # noqa: F401  it says how torch's threads wait, before torch is loaded
