@@ -20,7 +20,7 @@ import report
 HERE = Path(__file__).parent
 #: Those that write their own Markdown, and those whose output is Markdown.
 WRITING = ("worker", "unet", "quality", "latency", "style_swap", "start", "train_speed")
-PRINTING = ("gateway", "overhead", "growth")
+PRINTING = ("gateway", "overhead", "growth", "studio")
 BEGIN, END = "<!-- tables -->", "<!-- /tables -->"
 
 
