@@ -219,6 +219,7 @@ def test_replace_in_a_thousand_pictures_with_preview_and_one_undo(
     assert "word=potion" in window.js("location.search")
     window.one("[hx-get^='/many/approved']").click()
     window.says("#dialog-body", "Approve 100 captions?")
+    window.until(lambda: window.js("document.getElementById('dialog').open"), "the question is asked")
     window.one("#apply button.approve").click()
     window.says("#progress", "100 of 999 decided")
     assert states(folder, shas).count("approved") == 100
