@@ -133,7 +133,7 @@ def test_an_operator_watches_the_fleet_and_settles_what_failed(
     window.one("#done-table").find_element(By.XPATH, "..").find_element(By.TAG_NAME, "summary").click()
     server.beat("gpu-two")
     window.says(".workers", "gpu-two")
-    window.one("#span-day").click()
+    window.click("#span-day")
     window.until(
         lambda: "last day" in (window.one(".plot svg").get_attribute("aria-label") or ""), "the day's plot"
     )
@@ -157,7 +157,7 @@ def test_an_operator_watches_the_fleet_and_settles_what_failed(
     window.one(f'[aria-label="Drop: {payload}"]'.replace("'", "\\'")).click()
     assert "Take this off the list?" in window.agree()
     window.until(lambda: "onerror" not in window.one("#dead").text, "the payload is settled")
-    window.one('[aria-label="Drop: the message"]').click()
+    window.click('[aria-label="Drop: the message"]')
     assert "Throw this message away for good?" in window.agree()
     window.says("#dead", "all that failed is settled")
     assert server.run(server.rig.broker.depth(DEAD_QUEUE)) == 0
@@ -188,10 +188,10 @@ def test_an_admin_publishes_a_style_and_goes_back(
         window.one("#pack").send_keys(pack)
         if lora:
             window.one("#loras").send_keys(str(lora))
-        window.one("#publish button").click()
+        window.click("#publish button")
         window.until(lambda: window.one("#publish-sure").is_displayed(), "the question")
         window.says("#publish-sure", "Publish myth?")
-        window.one(f'#publish-sure button[value="{answer}"]').click()
+        window.click(f'#publish-sure button[value="{answer}"]')
 
     window.open("/styles")
     window.says("#styles", "plain")
@@ -220,12 +220,12 @@ def test_an_admin_publishes_a_style_and_goes_back(
         lambda: window.js("[...document.images].every((i) => i.complete && i.naturalWidth)"), "pictures"
     )
     assert window.one("#style-myth .style-items img").get_attribute("alt") == "a cup"
-    window.one("#back-myth").click()
+    window.click("#back-myth")
     assert "Let myth mean the chosen version?" in window.agree()
     window.says("#style-myth", "CC0-1.0")
     assert server.run(server.rig.http.get("/v1/styles/myth/current.toml")).text.count("version = 1") == 1
     assert server.run(server.rig.submit("a jug", style="myth"))["style"] == "myth@1"
-    window.one("#style-myth details summary").click()
+    window.click("#style-myth details summary")
     window.is_sound(npm_packages)
     # The browser itself logs what was refused above; nothing else.
     assert all("422" in line for line in window.errors())

@@ -156,14 +156,14 @@ def test_searching_picking_collecting_and_taking_home(shop: Shop, page: Window, 
     page.says("#toasts", "4 items put into crowns")
 
     page.js("(document.querySelector('#q').value = '', 0)")
-    page.one("#filters [name=collection] option:last-child").click()
+    page.click("#filters [name=collection] option:last-child")
     page.until(lambda: _shown(page) == found[:4], "the collection alone")
     assert "collection=" in page.browser.current_url
     page.one(f"{_card(UUID(found[0]))} a").send_keys(Keys.CONTROL, "a")
     page.until(lambda: _chosen(page) == 4)
 
     page.click("#chosen [data-act=export]")
-    page.one("#export-size option[value='128']").click()
+    page.click("#export-size option[value='128']")
     page.click("#export [name=trim]")
     page.click("#export [type=submit]")
     archive = page.until(lambda: _whole(downloads, "*-zip.zip"), "the ZIP")
@@ -189,7 +189,7 @@ def test_searching_picking_collecting_and_taking_home(shop: Shop, page: Window, 
     page.click(f"{_card(UUID(found[1]))} .pick")
     page.press(Keys.DELETE)
     page.until(lambda: _shown(page) == [found[0], *found[2:4]], "it is hidden")
-    page.one("#toasts button").click()
+    page.click("#toasts button")
     page.until(lambda: _shown(page) == found[:4], "and back")
     page.click(f"{_card(UUID(found[0]))} .pick")
     page.click(f"{_card(UUID(found[2]))} .pick")
@@ -260,8 +260,8 @@ def test_an_item_is_looked_at_taken_home_and_made_again(shop: Shop, page: Window
     page.says("#zoom", "fit")
 
     # The live preview is what is downloaded.
-    page.one("#home-size option[value='64']").click()
-    page.one("#home-format option[value='webp']").click()
+    page.click("#home-size option[value='64']")
+    page.click("#home-format option[value='webp']")
     page.click("#home [name=trim]")
     page.says("#weight", "64 × 64")
     page.until(lambda: page.one("#download").get_attribute("download").endswith(".webp"))
@@ -281,7 +281,7 @@ def test_an_item_is_looked_at_taken_home_and_made_again(shop: Shop, page: Window
     page.click("[data-act=delete]")
     page.until(lambda: str(third) in page.browser.current_url, "on to the next one")
     assert shop.row(second) is None
-    page.one("#toasts button").click()
+    page.click("#toasts button")
     page.until(lambda: str(second) in page.browser.current_url, "and back")
     assert shop.row(second) is not None
 

@@ -4,7 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from selenium.common.exceptions import NoAlertPresentException, StaleElementReferenceException
+from selenium.common.exceptions import (
+    ElementNotInteractableException,
+    NoAlertPresentException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -40,7 +44,13 @@ class Window:
         return self.browser.find_element(By.CSS_SELECTOR, selector)
 
     def click(self, selector: str) -> None:
-        self.one(selector).click()
+        """As soon as it can be clicked: what the page opens or replaces may take a moment."""
+
+        def clicked() -> bool:
+            self.one(selector).click()
+            return True
+
+        self.until(clicked, f"{selector} can be clicked")
 
     def write(self, selector: str, text: str) -> None:
         """In place of what stands there."""
@@ -59,7 +69,11 @@ class Window:
         def tried() -> Any:
             try:
                 return check()
-            except (StaleElementReferenceException, NoAlertPresentException):  # in a moment
+            except (
+                StaleElementReferenceException,
+                ElementNotInteractableException,
+                NoAlertPresentException,
+            ):  # in a moment
                 return None
 
         return wait_until(tried, within=within or self.patience, every=0.05, why=why)
