@@ -435,8 +435,9 @@ def test_a_picture_comes_with_what_is_needed_to_draw_it_again(starter: Model) ->
     assert "torch" in dict(recipe.versions)
 
 
-def test_the_engine_says_how_threads_wait_before_torch_is_loaded() -> None:
-    code = "import itemforge.engine, os, sys; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+@pytest.mark.parametrize("package", ["engine", "training"])
+def test_how_threads_wait_is_said_before_torch_is_loaded(package: str) -> None:
+    code = f"import itemforge.{package}, os, sys; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
 
     def said(**environment: str) -> list[str]:
         clean = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}

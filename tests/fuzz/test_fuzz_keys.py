@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rig import MemoryBroker, app_for, picture, running, settings_for
 from size import SEED, count, dice
 
+from climbs import CLIMBS
 from itemforge.errors import ItemForgeError, PermanentError
 from itemforge.gateway.listening import bind
 from itemforge.gateway.server import serving
@@ -87,20 +88,8 @@ async def test_no_key_reads_or_writes_beside_a_folder_store(
 
 
 def _spellings(target: str) -> list[str]:
-    climbs = [
-        "../",
-        "..%2f",
-        "%2e%2e/",
-        "%2e%2e%2f",
-        "..%252f",
-        "..\\",
-        "..%5c",
-        "....//",
-        ".%00./",
-        "%c0%ae%c0%ae/",
-    ]
     return [
-        *(climb * depth + target for climb in climbs for depth in (1, 2, 4)),
+        *(climb * depth + target for climb in CLIMBS for depth in (1, 2, 4)),
         f"%2f{target}", f"/{target}", f"generated/{target}%00.png", f"generated/..%2f{target}", quote(f"a/../{target}", safe=""),
         f"generated/%2e%2e/{target}.png", f".itemforge/meta/{target}",
     ]  # fmt: skip

@@ -10,22 +10,11 @@ from hostile import png
 from rig import Rig, listening, picture, settings_for
 from sqlalchemy import update
 
+from climbs import CLIMBS
 from itemforge.jobs.tables import requests as table
 from itemforge.storage.folder import FolderStore
 
 SECRET = b"a file that no route may read"
-CLIMBS = (
-    "../",
-    "..%2f",
-    "%2e%2e/",
-    "%2e%2e%2f",
-    "..%252f",
-    "..\\",
-    "..%5c",
-    "....//",
-    ".%00./",
-    "%c0%ae%c0%ae/",
-)
 
 
 def _spellings(target: Path) -> list[str]:

@@ -9,7 +9,8 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from itemforge.telemetry import gpu
+from itemforge.telemetry import gateway_metrics, gpu, worker_metrics
+from itemforge.telemetry.gateway_metrics import GatewayMetrics
 from itemforge.telemetry.metrics import FewValues, StyleLabel, exposition, new_registry
 from itemforge.telemetry.worker_metrics import WorkerMetrics
 from itemforge.worker.probes import Probes
@@ -48,6 +49,16 @@ def test_unforeseen_outcomes_and_stages_are_other() -> None:
     assert _value(registry, "itemforge_worker_batch_fill_ratio_sum") == 0.75
     assert _value(registry, "itemforge_worker_steps_total") == 3
     assert _value(registry, "itemforge_worker_out_of_memory_total") == 2
+
+
+def test_known_outcomes_and_stages_begin_at_0() -> None:
+    worker, gateway = WorkerMetrics().registry, GatewayMetrics().registry
+    for outcome in worker_metrics.JOB_OUTCOMES:
+        assert _value(worker, "itemforge_worker_job_seconds_count", outcome=outcome) == 0
+    for stage in worker_metrics.STAGES:
+        assert _value(worker, "itemforge_worker_stage_seconds_count", stage=stage) == 0
+    for outcome in gateway_metrics.OUTCOMES:
+        assert _value(gateway, "itemforge_job_seconds_count", outcome=outcome) == 0
 
 
 def test_a_stage_that_fails_is_measured_too() -> None:
