@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import contextlib
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,8 +13,7 @@ from sqlalchemy import delete
 from itemforge.jobs.tables import events as table
 from itemforge.settings import GatewaySettings
 from polling import eventually
-
-Event = tuple[str, str | None, dict[str, Any]]
+from sse import Event, events_of
 
 
 @pytest.fixture
@@ -29,14 +27,8 @@ async def _follow(rig: Rig, request_id: str, last: str | None = None) -> AsyncIt
     async with rig.http.stream("GET", f"/v1/generations/{request_id}/events", headers=headers) as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
-        fields: dict[str, str] = {}
-        async for line in answer.aiter_lines():
-            if line:
-                name, _, value = line.partition(": ")
-                fields[name] = value
-            elif "data" in fields:
-                yield fields["event"], fields.get("id"), json.loads(fields["data"])
-                fields = {}
+        async for event in events_of(answer):
+            yield event
 
 
 async def _all(rig: Rig, request_id: str, last: str | None = None) -> list[Event]:

@@ -17,8 +17,7 @@ from itemforge.jobs.keys import Role
 from itemforge.jobs.tables import events as table
 from itemforge.settings import GatewaySettings
 from polling import eventually
-
-Event = tuple[str, str | None, dict[str, Any]]
+from sse import Event, events_of
 
 
 @pytest.fixture
@@ -62,14 +61,8 @@ async def _following(rig: Rig, headers: dict[str, str] | None = None, **query: s
     async def follow() -> None:
         async with rig.http.stream("GET", "/v1/events", headers=headers, params=query) as answer:
             assert answer.status_code == 200
-            fields: dict[str, str] = {}
-            async for line in answer.aiter_lines():
-                if line:
-                    name, _, value = line.partition(": ")
-                    fields[name] = value
-                elif "data" in fields:
-                    told.add((fields["event"], fields.get("id"), json.loads(fields["data"])))
-                    fields = {}
+            async for event in events_of(answer):
+                told.add(event)
 
     task = asyncio.create_task(follow())
     try:

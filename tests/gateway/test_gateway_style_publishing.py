@@ -111,6 +111,7 @@ def _tensor(name: str, size: int = 4) -> dict[str, Any]:
         (_tensors({}), "no tensors"),
         (_tensors(_tensor("conv_in.weight"), bytes(4)), "no LoRA: it has the tensor 'conv_in.weight'"),
         (_tensors(_tensor("lora_unet_x.hada_w1_a"), bytes(4)), "LoHa"),
+        (_tensors(_tensor("unet.down.to_q.lora_B.bias"), bytes(4)), "LoRA with biases"),
     ],
 )
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

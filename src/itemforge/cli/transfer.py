@@ -8,21 +8,11 @@ import typer
 
 from itemforge.cli.process import Folder
 from itemforge.cli.steps import stages_shown
+from itemforge.dataset.importing.finding import Layout
 from itemforge.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from itemforge.dataset.store_captions import CaptionState
-
-
-class LayoutName(StrEnum):
-    """How a training set is laid out."""
-
-    imagefolder = "imagefolder"
-    sidecar = "sidecar"
-    kohya = "kohya"
-    onetrainer = "onetrainer"
-    seed_csv = "seed-csv"
-    zip = "zip"
 
 
 class StateName(StrEnum):
@@ -40,7 +30,7 @@ def bring(
         list[Path], typer.Argument(metavar="FROM...", help="folders, zip archives or single pictures")
     ],
     layout: Annotated[
-        LayoutName | None, typer.Option("--format", help="the layout; found out if it is not told")
+        Layout | None, typer.Option("--format", help="the layout; found out if it is not told")
     ] = None,
     state: Annotated[StateName, typer.Option(help="of the captions that come")] = StateName.approved,
     licence: Annotated[str, typer.Option(help="of the pictures, where nothing says it")] = "",
@@ -52,14 +42,12 @@ def bring(
 
     itemforge data import items old-set/ more.zip
     """
-    from itemforge.dataset.importing.finding import Layout
     from itemforge.dataset.importing.run import import_all
     from itemforge.dataset.store import open_store
 
-    chosen = Layout(layout.value) if layout else None
     try:
         with open_store(folder) as store, stages_shown() as tell:
-            done = import_all(store, places, layout=chosen, state=state.value, licence=licence, tell=tell)
+            done = import_all(store, places, layout=layout, state=state.value, licence=licence, tell=tell)
     except OSError as error:
         raise ConfigurationError(f"{folder} cannot be written ({error.strerror or error})") from None
     typer.echo(f"{done.pictures} pictures found ({', '.join(sorted(set(done.layouts)))}), {done.new} new")
@@ -82,9 +70,7 @@ def bring(
 def export(
     folder: Folder,
     out: Annotated[Path, typer.Option(help="folder that is written; of zip, the file")],
-    layout: Annotated[
-        LayoutName, typer.Option("--format", help="for which trainer")
-    ] = LayoutName.imagefolder,
+    layout: Annotated[Layout, typer.Option("--format", help="for which trainer")] = Layout.imagefolder,
     state: Annotated[
         str, typer.Option(help="captions of these states, with commas; all: all but the rejected ones")
     ] = "approved",
@@ -96,18 +82,17 @@ def export(
     itemforge data export items --out items-kohya --format kohya
     """
     from itemforge.dataset.exporting.run import export as run
-    from itemforge.dataset.importing.finding import Layout
     from itemforge.dataset.manifest import open_manifest
     from itemforge.dataset.store import open_existing
 
-    target = out.with_name(f"{out.name}.zip") if layout is LayoutName.zip and out.suffix != ".zip" else out
+    target = out.with_name(f"{out.name}.zip") if layout is Layout.zip and out.suffix != ".zip" else out
     try:
         with open_existing(folder) as store, stages_shown() as tell:
             done = run(
                 store,
                 open_manifest(folder),
                 target,
-                Layout(layout.value),
+                layout,
                 states=_states(state),
                 masks=masks,
                 repeats=repeats,

@@ -21,6 +21,7 @@ from torch import nn
 
 from itemforge.engine.ldm_names import text_name, unet_names
 from itemforge.errors import ModelError
+from itemforge.styles.lora_file import OTHER_KINDS
 
 Part = Literal["down", "up", "mid", "alpha"]
 
@@ -39,15 +40,6 @@ _ENDINGS: dict[str, Part] = {
     "_lora.down.weight": "down",
     "_lora.up.weight": "up",
     ".alpha": "alpha",
-}
-#: Endings of relatives of LoRA that change weights in another way.
-_OTHER_KINDS = {
-    "dora_scale": "DoRA",
-    "lora_magnitude_vector": "DoRA",
-    "hada_w": "LoHa",
-    "lokr_w": "LoKr",
-    "oft_": "OFT",
-    "lora_B.bias": "LoRA with biases",
 }
 #: What the first diffusers form calls the projections of the text encoder's attention.
 _FIRST_TEXT_NAMES = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
@@ -94,7 +86,7 @@ class KeyTable:
         found: dict[Target, dict[Part, str]] = {}
         unknown: list[str] = []
         for key in sorted(keys):
-            if kind := next((name for mark, name in _OTHER_KINDS.items() if mark in key), None):
+            if kind := next((name for mark, name in OTHER_KINDS.items() if mark in key), None):
                 raise ModelError(f"it is {kind}, which is not supported; export it as plain LoRA ({key})")
             split = _split(key)
             target = self._stems.get(split[0]) if split else None

@@ -11,13 +11,14 @@ from itemforge.errors import InvalidStyle
 from itemforge.styles.files import MAX_BLOB
 from itemforge.styles.models import MAX_HEADER
 
-#: What the keys of other kinds contain, which the engine refuses by the same names.
-_OTHER_KINDS = {
+#: Relatives of LoRA that change weights in another way, by what their keys contain. The engine merges none of them.
+OTHER_KINDS = {
     "dora_scale": "DoRA",
     "lora_magnitude_vector": "DoRA",
     "hada_w": "LoHa",
     "lokr_w": "LoKr",
     "oft_": "OFT",
+    "lora_B.bias": "LoRA with biases",
 }
 
 
@@ -34,7 +35,7 @@ def check_lora(file: BinaryIO, size: int) -> int:
     if begin + max(ends, default=0) != size:
         raise InvalidStyle("the file is cut off, or has more than its header tells; save or copy it again")
     for name in tensors:
-        if kind := next((kind for part, kind in _OTHER_KINDS.items() if part in name), None):
+        if kind := next((kind for part, kind in OTHER_KINDS.items() if part in name), None):
             raise InvalidStyle(
                 f"the file is a {kind} ({name[:80]}), which cannot be merged; train a plain LoRA"
             )
