@@ -60,7 +60,7 @@ def test_a_run_makes_a_model_that_the_engine_draws_with(tiny: StarterConfig) -> 
     assert not list(tiny.run.glob("*.part"))
 
 
-@pytest.mark.parametrize("steps", [3, 8, 13])
+@pytest.mark.parametrize("steps", [3, 8, 13, 18])
 def test_a_run_that_was_stopped_ends_with_the_same_weights(
     tiny: StarterConfig, tmp_path: Path, steps: int
 ) -> None:
@@ -78,6 +78,7 @@ def test_every_setting_of_the_learning_changes_the_weights(tiny: StarterConfig, 
         "caption_dropout": 0.9,
         "min_snr_gamma": 1.0,
         "ema": 0.1,
+        "flip": True,
         "original_weight": 9.0,
         "batch_size": 3,
         "set_weights": {"noto": 9.0},
@@ -133,6 +134,7 @@ def test_weights_to_begin_with_are_taken_where_they_fit(tiny: StarterConfig, tmp
             "seed": 1,
             "train_vae": tiny.train_vae.model_copy(update=none),
             "train_diffusion": tiny.train_diffusion.model_copy(update=none),
+            "train_meaning": None,
             "train_decoder": tiny.train_decoder.model_copy(update=none),
         }
     )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from itemforge.training.config import Diffusion, StarterConfig, Steps, TextShape, UnetShape, VaeShape
+from itemforge.training.config import Diffusion, Meaning, StarterConfig, Steps, TextShape, UnetShape, VaeShape
 
 SIZE = 32
 
@@ -18,5 +18,6 @@ def tiny_config(icons: Path, folder: Path) -> StarterConfig:
         unet=UnetShape(channels=(32, 64), heads=2),
         train_vae=Steps(steps=6, **few),
         train_diffusion=Diffusion(steps=6, **few),
+        train_meaning=Meaning(steps=4, **few),
         train_decoder=Steps(steps=4, **few),
     )

@@ -54,6 +54,30 @@ SPOKEN = (
     "a nice {name}",
 )
 TRAINED = PLAIN + SPOKEN
+#: What may stand before a thing that is asked for, after it, and before a colon that it comes after; `{w}` is any other word, which
+#: is not to be drawn.
+_BEFORE = (
+    "i want", "i need", "let me see", "bring me", "find", "buy", "sell", "the {w} wants", "they lost", "she carries",
+    "he made", "we found", "design", "sketch", "create", "generate", "render", "think of", "here is", "look at",
+    "just", "only", "nothing but", "add", "put", "next comes", "a {w} uses", "the {w} gives", "our {w} has", "{w},",
+    "a picture showing", "artwork of", "a photo of", "an image of", "an object like", "something like", "close-up of",
+    "in the {w} lies", "my {w} is about", "what a {w}:", "{w} and {w} with", "every {w} knows", "after the {w} comes",
+)  # fmt: skip
+_AFTER = (
+    "", "", "", "next to the {w}", "behind the {w}", "from the {w}", "near the {w}", "of the {w}", "with {w} and {w}",
+    "instead of a {w}", "not a {w}", "in a {w} style", "for the next {w}", "on a {w}", "as a {w}", ", {w}", ", very {w}",
+    "in the menu", "for sale", "today", "with care", "that somebody left", "that everyone can use", "which costs a {w}",
+    "from an old story", "in high quality", "seen from the front", "without a shadow", "all alone", "to {w}", "when we {w}",
+)  # fmt: skip
+_HEADING = (
+    "reward", "prize", "drop", "tool", "item", "equipment", "icon", "thing", "subject", "name of the item", "{w}", "{w} {w}",
+    "new in the {w}", "level three", "bought with the {w}", "next item", "made with {w}", "picture", "title", "{w} of {w}",
+)  # fmt: skip
+#: Words before a thing that do not change how an icon of it looks.
+ADJECTIVES = (
+    "big", "small", "little", "old", "new", "nice", "pretty", "beautiful", "good", "magic", "strange", "lost", "famous",
+    "ordinary", "simple", "fresh", "cute", "cool", "tiny", "huge", "my", "his", "your", "another", "any", "classic",
+)  # fmt: skip
 #: For evaluation alone.
 HELD_OUT = (
     "please draw {a} for my game",
@@ -78,6 +102,21 @@ def phrase(template: str, name: str, colour: str | None = None) -> str:
     """The template about a thing, which may have a colour."""
     coloured = f"{colour} {name}" if colour else name
     return template.format(a=with_article(coloured), name=coloured)
+
+
+def sentence(name: str, others: Sequence[str], dice: random.Random) -> str:
+    """A chance sentence that asks for a thing, among other words."""
+    if dice.random() < 0.3:
+        return f"{_filled(dice.choice(_HEADING), others, dice)}: {name}"
+    before, after = (_filled(dice.choice(part), others, dice) for part in (_BEFORE, _AFTER))
+    asked = with_article(name) if dice.random() < 0.8 else name
+    return f"{before} {asked} {after}".replace(" ,", ",").strip()
+
+
+def _filled(template: str, others: Sequence[str], dice: random.Random) -> str:
+    while "{w}" in template:
+        template = template.replace("{w}", dice.choice(others), 1)
+    return template
 
 
 def captions(

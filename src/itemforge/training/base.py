@@ -1,6 +1,6 @@
 """`itemforge train base`: a small text-to-image model from scratch, stage after stage.
 
-Tokenizer, autoencoder, words (if there is a teacher), UNet with the text encoder, decoder, export. Every stage goes on
+Tokenizer, autoencoder, words (if there is a teacher), UNet with the text encoder, meaning, decoder, export. Every stage goes on
 where it was stopped, so the same command is repeated until it says that the model is there.
 """
 
@@ -23,12 +23,16 @@ from itemforge.training import neighbours, shapes, words
 from itemforge.training.config import StarterConfig
 from itemforge.training.diffusion import DiffusionStage, Phrasings
 from itemforge.training.export import Networks, export
+from itemforge.training.meaning import Layer, MeaningStage, Wordings, layers_of
 from itemforge.training.pictures import Pictures, read_pictures
-from itemforge.training.stage import Run
+from itemforge.training.stage import Run, generator
 from itemforge.training.vae import VaeStage, encode
 from itemforge.training.words import Lesson, WordsStage
 
 log = structlog.get_logger(__name__)
+
+#: Pictures whose queries the stage `meaning` compares with.
+_ASKED_ABOUT = 64
 
 
 def train_base(config: StarterConfig, run: Run, device: torch.device) -> Path | None:
@@ -77,6 +81,17 @@ def train_base(config: StarterConfig, run: Run, device: torch.device) -> Path | 
     if not run.train(drawing):
         return None
     drawing.finish()
+    if config.train_meaning is not None:
+        layers = _asked(config, unet, text_encoder, tokenizer, latents * scale, base.lines, device)
+        teacher = config.train_words.teacher if config.train_words else None
+        others = words.teacher_words(teacher) if teacher else []
+        wordings = Wordings(concepts, _meant(config, concepts, device), others)
+        meaning = MeaningStage(
+            text_encoder, tokenizer, layers, wordings, config.train_meaning, config.seed, device, precision
+        )
+        if not run.train(meaning):
+            return None
+        meaning.finish()
     sharper = VaeStage("decoder", vae, "decoder", every, config.train_decoder, config.seed, device, precision)
     if not run.train(sharper):
         return None
@@ -158,6 +173,38 @@ def _worded(
         free, states[: len(free)], concepts, states[len(free) :], told.neighbours, told.likeness
     )
     return neighbours.with_neighbours(lines, found, config.seed)
+
+
+def _asked(
+    config: StarterConfig,
+    unet: Any,
+    text_encoder: Any,
+    tokenizer: Any,
+    latents: Tensor,
+    lines: list[Line],
+    device: torch.device,
+) -> list[Layer]:
+    """The UNet's cross-attentions, with what it asks them about some pictures and their first captions."""
+    places = torch.randperm(len(lines), generator=generator(config.seed, 0))[:_ASKED_ABOUT]
+    tokens = Phrasings.of([lines[n] for n in places], tokenizer)
+    first = tokens.tokens[tokens.first[:-1]].long().to(device)
+    with torch.no_grad():
+        states = text_encoder(first).last_hidden_state
+    return layers_of(unet, latents[0, places].float().to(device), states, config.seed)
+
+
+def _meant(config: StarterConfig, concepts: list[Concept], device: torch.device) -> list[tuple[str, int]]:
+    """The teacher's words that are no names of things, each with the place of the thing that it is nearest to."""
+    told, meaning = config.train_words, config.train_meaning
+    if told is None or meaning is None:
+        return []
+    known = neighbours.names_of(concepts)
+    names = [name for name, _ in known]
+    free = sorted(set(words.teacher_words(told.teacher)) - set(names))
+    states = words.teacher_states(told.teacher, [*free, *names], device)
+    things, likeness = neighbours.things_of(states[: len(free)], concepts, states[len(free) :])
+    found = zip(free, things.tolist(), likeness.tolist(), strict=True)
+    return [(word, thing) for word, thing, like in found if like >= meaning.likeness]
 
 
 def _lesson(

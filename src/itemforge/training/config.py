@@ -81,10 +81,21 @@ class Diffusion(Steps):
     caption_dropout: Share = 0.1
     min_snr_gamma: Annotated[float, Field(gt=0)] = 5.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    #: Whether half of the pictures are taken mirrored. A model that learnt so draws every other item the other way round.
+    flip: bool = False
     #: How often a picture as it came is taken, to once for a copy in another colour.
     original_weight: Annotated[float, Field(gt=0)] = 2.0
     #: How often a set's pictures are taken, by the set's name, to once for those of a set that is not named.
     set_weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+
+
+class Meaning(Steps):
+    """The text encoder learns what the finished UNet is to be told by other words.
+
+    A word of the teacher's vocabulary stands for its nearest thing if their cosine is `likeness` at least.
+    """
+
+    likeness: Share = 0.65
 
 
 class StarterConfig(Section):
@@ -106,6 +117,7 @@ class StarterConfig(Section):
     train_vae: Steps
     train_words: Words | None = None
     train_diffusion: Diffusion
+    train_meaning: Meaning | None = None
     train_decoder: Steps
 
 

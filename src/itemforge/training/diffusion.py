@@ -89,7 +89,7 @@ class DiffusionStage:
         chance = generator(self._seed, self.done)
         size = self._config.batch_size
         places = torch.multinomial(self._weights, size, replacement=True, generator=chance)
-        flips = torch.randint(2, (size,), generator=chance)
+        flips = torch.randint(2 if self._config.flip else 1, (size,), generator=chance)
         tokens = self._phrasings.choose(places, self._config.caption_dropout, chance)
         times = torch.randint(len(self._signal), (size,), generator=chance)
         noise = torch.randn((size, *self._latents.shape[2:]), generator=chance).to(self._device)

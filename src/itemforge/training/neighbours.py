@@ -37,6 +37,18 @@ def _inflects(word: str, other: str) -> bool:
     return short == long or (len(short) >= _STEM and long.startswith(short))
 
 
+def things_of(word_states: Tensor, concepts: Sequence[Concept], name_states: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each word its nearest thing's place, and their cosine: two of (N,).
+
+    `word_states` (N, D) and `name_states` (M, D), of `names_of`, are of length one.
+    """
+    owners = torch.tensor([n for _, n in names_of(concepts)])
+    by_thing = torch.full((len(word_states), len(concepts)), -1.0)
+    by_thing.scatter_reduce_(1, owners.expand(len(word_states), -1), word_states @ name_states.T, "amax")
+    likeness, thing = by_thing.max(1)
+    return thing, likeness
+
+
 def nearest(
     words: Sequence[str],
     word_states: Tensor,
@@ -47,13 +59,9 @@ def nearest(
 ) -> dict[str, list[str]]:
     """By code of the thing, the words whose nearest thing it is, nearest first.
 
-    `word_states` (N, D) and `name_states` (M, D), of `names_of`, are of length one. A thing gets `most` words at most,
-    and none whose cosine is below `least`.
+    States are as in `things_of`. A thing gets `most` words at most, and none whose cosine is below `least`.
     """
-    owners = torch.tensor([n for _, n in names_of(concepts)])
-    by_thing = torch.full((len(words), len(concepts)), -1.0)
-    by_thing.scatter_reduce_(1, owners.expand(len(words), -1), word_states @ name_states.T, "amax")
-    likeness, thing = by_thing.max(1)
+    thing, likeness = things_of(word_states, concepts, name_states)
     found: dict[str, list[str]] = {}
     for place in likeness.argsort(descending=True).tolist():
         mine = found.setdefault(concepts[int(thing[place])].code, [])
