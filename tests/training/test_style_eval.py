@@ -14,7 +14,7 @@ from itemforge.cli.app import app
 from itemforge.errors import InvalidStyle
 from itemforge.training.measures import signatures
 from itemforge.training.starter_eval import Icons, Question
-from itemforge.training.style_eval import kept_things, styles_of
+from itemforge.training.style_eval import kept_things, style_figures, styles_of
 
 
 def _said(*arguments: str) -> str:
@@ -54,6 +54,19 @@ def test_a_pack_without_its_lora_is_refused(base: Path, icons: Path, tmp_path: P
     (tmp_path / "other.toml").write_text('id = "other"\nversion = 1\n')  # it has no set
     with pytest.raises(InvalidStyle, match="does not lie in"):
         list(styles_of(tmp_path, icons))
+
+
+def test_pictures_of_the_set_are_nearer_to_it_but_a_set_without_a_look_of_its_own_has_no_ceiling() -> None:
+    light = [np.full((32, 32, 3), 255 - 6 * n, np.uint8) for n in range(8)]
+    dark = [np.full((32, 32, 3), 6 * n, np.uint8) for n in range(8)]
+    icons = Icons(light, signatures(light), [str(n) for n in range(8)], ["x"] * 8)
+    nearer, outline = style_figures(light, dark, icons, dark)
+    assert (nearer.value, nearer.ceiling) == (1.0, 1.0)
+    assert outline.value == outline.ceiling
+    nearer, _ = style_figures(light, light, icons, dark)
+    assert (nearer.value, nearer.ceiling) == (0.0, 1.0)
+    nearer, _ = style_figures(light, dark, icons, light)
+    assert nearer.ceiling == 0.0, "each has its like among the base's"
 
 
 def test_a_thing_is_kept_if_its_icon_in_the_style_is_near() -> None:

@@ -72,7 +72,9 @@ _AFTER = (
 _HEADING = (
     "reward", "prize", "drop", "tool", "item", "equipment", "icon", "thing", "subject", "name of the item", "{w}", "{w} {w}",
     "new in the {w}", "level three", "bought with the {w}", "next item", "made with {w}", "picture", "title", "{w} of {w}",
+    "made for a {w}", "what a {w} needs", "a {w} and a {w} say", "with a {w}", "a {w}", "of a {w}", "to a {w}", "{w} by a {w}",
 )  # fmt: skip
+_COLONS = (":", ":", ",", " -")
 #: Words before a thing that do not change how an icon of it looks.
 ADJECTIVES = (
     "big", "small", "little", "old", "new", "nice", "pretty", "beautiful", "good", "magic", "strange", "lost", "famous",
@@ -105,12 +107,15 @@ def phrase(template: str, name: str, colour: str | None = None) -> str:
 
 
 def sentence(name: str, others: Sequence[str], dice: random.Random) -> str:
-    """A chance sentence that asks for a thing, among other words."""
-    if dice.random() < 0.3:
-        return f"{_filled(dice.choice(_HEADING), others, dice)}: {name}"
-    before, after = (_filled(dice.choice(part), others, dice) for part in (_BEFORE, _AFTER))
+    """A chance sentence that asks for a thing, among other words; some are no English."""
     asked = with_article(name) if dice.random() < 0.8 else name
-    return f"{before} {asked} {after}".replace(" ,", ",").strip()
+    way = dice.random()
+    if way < 0.3:
+        return f"{_filled(dice.choice(_HEADING), others, dice)}{dice.choice(_COLONS)} {name}"
+    if way < 0.5:
+        return " ".join((*(dice.choice(others) for _ in range(dice.randrange(5))), asked))
+    first, last = (_filled(dice.choice(part), others, dice) for part in (_BEFORE, _AFTER))
+    return f"{first} {asked} {last}".replace(" ,", ",").strip()
 
 
 def _filled(template: str, others: Sequence[str], dice: random.Random) -> str:

@@ -1,7 +1,7 @@
 """What the starter's styles make of the things that it draws, at equal seeds."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +64,7 @@ def evaluate(
     drawn = draw(engine, style.pack, before.names, style.loras, on_picture)
     figures = style_figures(before.drawn[:STYLED], drawn[:STYLED], before.icons, style.icons.pixels)
     figures.append(kept_things(before.names, before.drawn, drawn, before.icons, style.icons))
-    named = [Figure(f"{style.pack.id}: {f.what}", f.asked, f.value, f.wanted, f.chance) for f in figures]
+    named = [replace(figure, what=f"{style.pack.id}: {figure.what}") for figure in figures]
     pairs = zip(before.names[:SHOWN], before.drawn, drawn, strict=False)
     shown = [(pixels, asked.prompt) for asked, plain, styled in pairs for pixels in (plain, styled)]
     return named, shown
@@ -73,13 +73,26 @@ def evaluate(
 def style_figures(
     plain: Sequence[Pixels], styled: Sequence[Pixels], icons: Icons, own: Sequence[Pixels]
 ) -> list[Figure]:
-    """What the LoRA changes; `own` are the pictures of its training set."""
-    apart = signatures(styled)
-    nearer = distances(apart, signatures(own)).min(1) < distances(apart, icons.signatures).min(1)
-    before, after = outline_share(np.stack(plain)), outline_share(np.stack(styled))
+    """What the LoRA changes; `own` are the pictures of its training set.
+
+    The ceilings are of those pictures themselves, each among the others of the set: what one that copies nothing can reach.
+    """
+    drawn, known = signatures(styled), signatures(own)
+    nearer = distances(drawn, known).min(1) < distances(drawn, icons.signatures).min(1)
+    others = distances(known, known)
+    np.fill_diagonal(others, np.inf)
+    real = others.min(1) < distances(known, icons.signatures).min(1)
+    before = max(outline_share(np.stack(plain)), 1e-9)
+    after, most = (outline_share(np.stack(each)) / before for each in (styled, own))
     return [
-        Figure("nearer to the style's set than to the base's", len(styled), float(nearer.mean()), 0.8),
-        Figure("dark outline pixels, times the base's", len(styled), after / max(before, 1e-9), 2.0),
+        Figure(
+            "nearer to the style's set than to the base's",
+            len(styled),
+            float(nearer.mean()),
+            0.8,
+            ceiling=float(real.mean()),
+        ),
+        Figure("dark outline pixels, times the base's", len(styled), after, 2.0, ceiling=most),
     ]
 
 
