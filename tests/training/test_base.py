@@ -1,6 +1,8 @@
 """A whole small run: it draws, it goes on exactly where it was stopped, and it refuses what is not its own."""
 
+import math
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ from safetensors.torch import load_file
 from itemforge.engine.golden import golden_row
 from itemforge.engine.loop import Engine
 from itemforge.engine.model import load_model
-from itemforge.errors import InvalidInput
+from itemforge.errors import InvalidInput, PermanentError
 from itemforge.imaging.png import read_recipe
+from itemforge.training import base
 from itemforge.training.base import train_base
 from itemforge.training.config import StarterConfig
 from itemforge.training.stage import Run
@@ -96,6 +99,30 @@ def test_every_setting_of_the_learning_changes_the_weights(tiny: StarterConfig, 
             before["unet/diffusion_pytorch_model.safetensors"]
             != after["unet/diffusion_pytorch_model.safetensors"]
         ), name
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_mirrored_pictures_are_learnt_only_if_that_was_asked_for(
+    tiny: StarterConfig, monkeypatch: pytest.MonkeyPatch, flip: bool
+) -> None:
+    latents = base._latents
+
+    def spoilt(*args: Any) -> tuple[torch.Tensor, float]:
+        made, scale = latents(*args)
+        return torch.stack([made[0], torch.full_like(made[1], torch.nan)]), scale
+
+    monkeypatch.setattr(base, "_latents", spoilt)
+    losses: list[float] = []
+
+    def told(name: str, done: int, of: int, seen: dict[str, float]) -> None:
+        if name == "diffusion":
+            losses.append(seen["loss"])
+
+    diffusion = tiny.train_diffusion.model_copy(update={"flip": flip})
+    config = tiny.model_copy(update={"train_diffusion": diffusion, "train_meaning": None})
+    with suppress(PermanentError):  # what learnt from nothing draws nothing
+        train_base(config, Run(tiny.run, told), CPU)
+    assert [math.isnan(loss) for loss in losses] == [flip]
 
 
 def test_bfloat16_learns_nearly_the_same(tiny: StarterConfig, tmp_path: Path) -> None:

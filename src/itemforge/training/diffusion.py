@@ -14,7 +14,7 @@ from torch.nn import functional
 from itemforge.dataset.metadata import Line
 from itemforge.errors import InvalidInput
 from itemforge.training.config import Diffusion
-from itemforge.training.learner import Learner, autocast
+from itemforge.training.learner import Learner, Learning, autocast
 from itemforge.training.stage import generator
 from itemforge.training.words import Lesson
 
@@ -49,7 +49,7 @@ class Phrasings:
         return self.tokens[torch.where(dropped, len(self.tokens) - 1, chosen)].long()
 
 
-class DiffusionStage:
+class DiffusionStage(Learning):
     """`latents` are (2, N, C, h, w), scaled to a standard deviation of one.
 
     Raises:
@@ -110,13 +110,6 @@ class DiffusionStage:
         losses["norm"] = self.learner.finish(loss, self.done)
         self.done += 1
         return losses
-
-    def state(self) -> dict[str, Any]:
-        return {"done": self.done, **self.learner.state()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.learner.restore(state)
-        self.done = int(state["done"])
 
     def finish(self) -> None:
         """Leave the averages in the networks."""

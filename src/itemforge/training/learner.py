@@ -70,3 +70,17 @@ class Learner:
                 own.copy_(saved)
         self.ema.restore(state["averages"])
         self._optimizer.load_state_dict(state["optimizer"])
+
+
+class Learning:
+    """What a stage with one learner keeps between two steps."""
+
+    learner: Learner
+    done: int
+
+    def state(self) -> dict[str, Any]:
+        return {"done": self.done, **self.learner.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.learner.restore(state)
+        self.done = int(state["done"])

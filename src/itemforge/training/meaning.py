@@ -24,7 +24,7 @@ from itemforge.dataset.icon_sets import SETS
 from itemforge.dataset.phrases import ADJECTIVES, GROUND, TRAINED, phrase, sentence, with_article
 from itemforge.training.config import Meaning
 from itemforge.training.diffusion import NOISE
-from itemforge.training.learner import Learner, autocast
+from itemforge.training.learner import Learner, Learning, autocast
 from itemforge.training.stage import generator
 
 #: Queries of each layer that are kept at most, and those that a step asks.
@@ -137,7 +137,7 @@ def _as_people_write(names: Sequence[str], dice: random.Random) -> str:
     return name
 
 
-class MeaningStage:
+class MeaningStage(Learning):
     """The text encoder alone; it begins as its own teacher. The loss is the share of what is told that is not yet understood."""
 
     name = "meaning"
@@ -182,13 +182,6 @@ class MeaningStage:
             texts, padding="max_length", truncation=True, return_tensors="pt"
         ).input_ids
         return made.to(self._device)
-
-    def state(self) -> dict[str, Any]:
-        return {"done": self.done, **self.learner.state()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.learner.restore(state)
-        self.done = int(state["done"])
 
     def finish(self) -> None:
         """Leave the averages in the network."""

@@ -18,7 +18,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from itemforge.errors import ModelError
 from itemforge.training.config import Words
-from itemforge.training.learner import Learner
+from itemforge.training.learner import Learner, Learning
 from itemforge.training.stage import generator
 
 _CHUNK = 256
@@ -96,7 +96,7 @@ class Lesson:
         return (1 - functional.cosine_similarity(told, wanted, dim=-1)).mean()
 
 
-class WordsStage:
+class WordsStage(Learning):
     """The text encoder alone."""
 
     name = "words"
@@ -113,13 +113,6 @@ class WordsStage:
         norm = self.learner.finish(loss, self.done)
         self.done += 1
         return {"distance": float(loss.detach()), "norm": norm}
-
-    def state(self) -> dict[str, Any]:
-        return {"done": self.done, **self.learner.state()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.learner.restore(state)
-        self.done = int(state["done"])
 
     def finish(self) -> None:
         """Leave the averages in the network."""
