@@ -61,9 +61,7 @@ def watched_system(folder: Path, vhost: Vhost, database: str, node: RabbitNode) 
         address = gateway.address()
         key = _monitor_key(folder, common)
         failing = str(uuid4())
-        _publish_unreadable(vhost.url, failing)
         with Client(address, ADMIN_KEY) as client:
-            # Its true message comes behind the broken one, by which the request has failed already.
             asked = httpx.put(
                 f"{address}/v1/generations/{failing}",
                 json={"prompt": "a broken key"},
@@ -71,6 +69,7 @@ def watched_system(folder: Path, vhost: Vhost, database: str, node: RabbitNode) 
                 timeout=60,
             )
             assert asked.status_code == 202, asked.text
+            _break_message(vhost.url, failing)
             worker = Command(
                 folder / "worker",
                 "worker",
@@ -116,11 +115,13 @@ def _monitor_key(folder: Path, common: dict[str, str]) -> str:
     return made.stdout.strip()
 
 
-def _publish_unreadable(url: str, request_id: str) -> None:
-    """A message whose parameters nobody can draw; its id can be read."""
+def _break_message(url: str, request_id: str) -> None:
+    """Only one message is in the queue, and now nobody can draw its parameters; its id can be read."""
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
         channel = connection.channel()
         channel.queue_declare(QUEUE, durable=True)
+        # With the good one beside it in the worker's hands, chance would say which of the two ends the request.
+        wait_until(lambda: channel.queue_purge(QUEUE).method.message_count == 1, 30, every=0.1)
         body = f'{{"request_id": "{request_id}", "params": {{"prompt": "a key", "num_inference_steps": -1}}}}'
         channel.basic_publish("", QUEUE, body.encode(), pika.BasicProperties(delivery_mode=2))
 
