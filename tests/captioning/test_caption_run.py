@@ -1,5 +1,6 @@
 """A whole run: order, limits, retries, what is kept, and what nobody is asked for twice."""
 
+import itertools
 import os
 import signal
 import threading
@@ -16,7 +17,7 @@ from itemforge.dataset.captioning.costs import total
 from itemforge.dataset.captioning.face import Answer, Captioned, Failed, Key, Picture, Reason, Usage
 from itemforge.dataset.captioning.fields import CaptionFields
 from itemforge.dataset.captioning.gemini import GeminiCaptioner
-from itemforge.dataset.captioning.ledger import Progress, Summary
+from itemforge.dataset.captioning.ledger import Ledger, Progress, Summary
 from itemforge.dataset.captioning.limits import Limits
 from itemforge.dataset.captioning.rendering import Look, render
 from itemforge.dataset.captioning.run import Interrupted, caption_all, to_ask
@@ -216,6 +217,23 @@ def test_ctrl_c_while_nothing_is_answered(
     with pytest.raises(Interrupted) as caught:
         caption_all([picture(number) for number in range(9)], captioner, cache, concurrency=1)
     assert caught.value.summary.captioned == len(gemini.pictures()) == 2
+
+
+def test_ctrl_c_between_an_answer_and_its_count_loses_neither(
+    gemini: GeminiServer, captioner: GeminiCaptioner, cache: CaptionCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, calls = Ledger.add, itertools.count()
+
+    def interrupted(ledger: Ledger, key: Key, answer: Answer) -> None:
+        if not next(calls):
+            raise KeyboardInterrupt
+        add(ledger, key, answer)
+
+    monkeypatch.setattr(Ledger, "add", interrupted)
+    with pytest.raises(Interrupted) as caught:
+        caption_all([picture(number) for number in range(9)], captioner, cache, concurrency=2)
+    assert caught.value.summary.captioned == len(gemini.pictures()) > 0
+    assert caught.value.summary.usage.requests == len(gemini.pictures())
 
 
 def test_ctrl_c_does_not_wait_for_a_service_that_says_later(

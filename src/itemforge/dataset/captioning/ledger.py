@@ -77,7 +77,6 @@ class Ledger:
         for key, picture in self._keyed:
             self._sharing.setdefault(key, []).append(picture)
         self._answers: dict[Key, tuple[Answer, bool]] = {}
-        self._usage = Usage()
         self._tell = on_progress or (lambda progress: None)
         self._done = 0
 
@@ -93,9 +92,10 @@ class Ledger:
         return todo
 
     def add(self, key: Key, answer: Answer, *, known: bool = False) -> None:
+        """Take one answer. A second time changes nothing: after Ctrl+C the crew hands over all that it has."""
+        if key in self._answers:
+            return
         self._answers[key] = (answer, known)
-        if not known:
-            self._usage += answer.usage
         for picture in self._sharing[key]:
             self._done += 1
             outcome = Outcome(picture.sha256, picture.name, key, answer, known)
@@ -109,4 +109,5 @@ class Ledger:
         for key, picture in self._keyed:
             answer, known = self._answers.get(key, (left, False))
             outcomes.append(Outcome(picture.sha256, picture.name, key, answer, known))
-        return Summary(tuple(outcomes), self._usage, time.monotonic() - self._begun, stopped)
+        usage = sum((answer.usage for answer, known in self._answers.values() if not known), Usage())
+        return Summary(tuple(outcomes), usage, time.monotonic() - self._begun, stopped)

@@ -57,13 +57,12 @@ def caption_all(
             ledger.add(key, answer)
     except KeyboardInterrupt:
         gate.stop("interrupted")
-        for key, answer in crew.rest():
+        for key, answer in crew.rest().items():
             ledger.add(key, answer)
         raise Interrupted(ledger.summary(gate.why)) from None
     except BaseException:
         gate.stop("")
-        for _ in crew.rest():  # they store what they have: the caller may close the cache only after that
-            pass
+        crew.rest()  # they store what they have: the caller may close the cache only after that
         raise
     return ledger.summary(gate.why)
 
@@ -89,25 +88,31 @@ class _Crew:
         self._provider, self._cache, self._gate = provider, cache, gate
         #: Answers, and a None from each thread that has ended.
         self._done: queue.SimpleQueue[tuple[Key, Answer] | None] = queue.SimpleQueue()
-        self._working = 0
+        #: All answers: Ctrl+C may come between the queue and the one who reads it.
+        self._answered: dict[Key, Answer] = {}
+        self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._in_a_row = 0
 
     def work(self, concurrency: int) -> Iterator[tuple[Key, Answer]]:
-        for number in range(min(concurrency, self._size)):
-            # Daemons: a second Ctrl+C ends the process without waiting for the service.
-            threading.Thread(target=self._run, name=f"caption-{number}", daemon=True).start()
-            self._working += 1
-        yield from self.rest()
-
-    def rest(self) -> Iterator[tuple[Key, Answer]]:
-        """What comes until all threads have ended."""
-        while self._working:
-            done = self._done.get()
-            if done is None:
-                self._working -= 1
-            else:
+        """The answers as they come, until all threads have ended."""
+        # Daemons: a second Ctrl+C ends the process without waiting for the service.
+        self._threads = [
+            threading.Thread(target=self._run, name=f"caption-{number}", daemon=True)
+            for number in range(min(concurrency, self._size))
+        ]
+        for thread in self._threads:
+            thread.start()
+        for _ in self._threads:
+            while (done := self._done.get()) is not None:
                 yield done
+
+    def rest(self) -> dict[Key, Answer]:
+        """All answers, those that `work` gave too, once all threads have ended."""
+        for thread in self._threads:
+            if thread.is_alive():  # not so where Ctrl+C came before it was started
+                thread.join()
+        return self._answered
 
     def _run(self) -> None:
         try:
@@ -115,6 +120,7 @@ class _Crew:
                 key, picture = self._todo.get_nowait()
                 answer = self._ask(picture)
                 self._cache.put(key, answer)
+                self._answered[key] = answer
                 self._done.put((key, answer))
                 self._judge(answer)
         except (queue.Empty, Stopped):
