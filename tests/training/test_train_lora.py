@@ -93,7 +93,7 @@ def test_a_lora_is_learnt_and_all_its_files_draw_the_same(
     assert header["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
     assert header["ss_num_train_images"] == "7" and header["ss_steps"] == "6"
     assert (config.run / "report.html").is_file() and (config.run / "loss.png").is_file()
-    rows = list(csv.DictReader((config.run / "metrics.csv").read_text().splitlines()))
+    rows = _metrics(config)
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6] and all(
         float(row["loss"]) > 0 for row in rows
     )
@@ -117,6 +117,10 @@ class Stopping(Run):
     def over(self) -> bool:
         self.left -= 1
         return self.left < 0
+
+
+def _metrics(config: LoraConfig) -> list[dict[str, str]]:
+    return list(csv.DictReader((config.run / "metrics.csv").read_text().splitlines()))
 
 
 def _weights(out: Path | None) -> dict[str, torch.Tensor]:
@@ -156,7 +160,7 @@ def test_batches_and_accumulation_do_not_change_what_is_learnt(
         {"learning_rate": 1e-3}, {"restarts": 1}, {"warmup": 0}, {"min_snr_gamma": 1.0}, {"min_snr_gamma": 0.0},
         {"noise_offset": 0.0}, {"ema": 0.2}, {"clip": 0.01}, {"accumulation": 2}, {"epochs": 3}, {"seed": 4},
         {"validation": 0.5}, {"flip": False}, {"rank": 2}, {"alpha": 2.0}, {"weight_decay": 0.5},
-        {"caption_dropout": 0.9}, {"targets": ("to_q",)}, {"precision": "bfloat16"},
+        {"caption_dropout": 0.9}, {"keep_above": 500}, {"targets": ("to_q",)}, {"precision": "bfloat16"},
     ],
     ids=str,
 )  # fmt: skip
@@ -168,6 +172,35 @@ def test_every_setting_of_the_learning_changes_the_weights(
         plain[n].shape == other[n].shape and torch.equal(plain[n], other[n]) for n in plain
     )
     assert not same
+
+
+def test_where_the_bases_word_is_kept_nothing_is_learnt(
+    config: LoraConfig, plain: dict[str, torch.Tensor], home: Path
+) -> None:
+    kept = _weights(_train(config.model_copy(update={"keep_above": 0, "weight_decay": 0.0}), home))
+    ups = [name for name in kept if "lora_up" in name]
+    assert len(ups) > 10 and not any(kept[name].any() for name in ups)
+    assert all(plain[name].any() for name in ups)
+
+
+def test_a_lora_that_says_something_else_is_led_back_to_what_the_base_says(
+    config: LoraConfig, base: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = lora_stage.add_lora
+
+    def elsewhere(unet: Any, config: LoraConfig) -> list[torch.nn.Parameter]:
+        parameters = began(unet, config)
+        for parameter in parameters:
+            parameter.data += 0.05 * torch.randn_like(parameter)
+        return parameters
+
+    monkeypatch.setattr(lora_stage, "add_lora", elsewhere)
+    changed = config.model_copy(
+        update={"keep_above": 0, "epochs": 20, "warmup": 0, "restarts": 1, "clip": 0.0}
+    )
+    assert _train(changed, home) is not None
+    losses = [float(row["loss"]) for row in _metrics(changed)]
+    assert sum(losses[-6:]) < 0.5 * sum(losses[:6])
 
 
 @pytest.mark.parametrize(

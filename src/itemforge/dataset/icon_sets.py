@@ -37,15 +37,16 @@ class IconSet:
         return "-SA" in self.licence
 
 
-#: A style's captions have the look of the base set that it is nearest to, and its trigger is a word that says little of what
-#: is to be drawn: so its LoRA has less to change. A made-up word costs the base one right thing in fifteen.
-_FLAT = "flat vector icon"
+_SOLID, _FLAT = "glossy 3d icon", "flat vector icon"
+#: A style's captions have the look in which the base draws most things right, whatever the style itself looks like (94 of 100, and
+#: 79 with `_FLAT`), and its trigger is a word that says little of what is to be drawn: so its LoRA has less to change. A made-up word
+#: costs the base one right thing in fifteen.
 SETS = (
     IconSet(
         "fluent-3d",
         Package("@lobehub/fluent-emoji-3d", "1.1.0"),
         "base",
-        "glossy 3d icon",
+        _SOLID,
         "MIT",
         "Microsoft Corporation",
         "https://github.com/microsoft/fluentui-emoji",
@@ -72,7 +73,7 @@ SETS = (
         "openmoji",
         Package("@iconify-json/openmoji", "1.2.29"),
         "style",
-        _FLAT,
+        _SOLID,
         "CC-BY-SA-4.0",
         "OpenMoji",
         "https://github.com/hfg-gmuend/openmoji",
@@ -82,7 +83,7 @@ SETS = (
         "ink",
         Package("@iconify-json/fluent-emoji-high-contrast", "1.2.6"),
         "style",
-        _FLAT,
+        _SOLID,
         "MIT",
         "Microsoft Corporation",
         "https://github.com/microsoft/fluentui-emoji",

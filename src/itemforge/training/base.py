@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from itemforge.dataset.concepts import Concept
 from itemforge.dataset.icons import read_told
@@ -21,6 +22,7 @@ from itemforge.dataset.phrases import PLAIN, phrase
 from itemforge.errors import InvalidInput
 from itemforge.training import neighbours, shapes, words
 from itemforge.training.config import StarterConfig
+from itemforge.training.dictionary import read_nouns
 from itemforge.training.diffusion import DiffusionStage, Phrasings
 from itemforge.training.export import Networks, export
 from itemforge.training.meaning import Layer, MeaningStage, Wordings, layers_of
@@ -31,6 +33,8 @@ from itemforge.training.words import Lesson, WordsStage
 
 log = structlog.get_logger(__name__)
 
+#: How much what the dictionary says of a word counts beside the word, and by how much it may change a likeness.
+_SENSE, _DOUBT = 0.5, 0.15
 #: Pictures whose queries the stage `meaning` compares with.
 _ASKED_ABOUT = 64
 
@@ -194,15 +198,23 @@ def _asked(
 
 
 def _meant(config: StarterConfig, concepts: list[Concept], device: torch.device) -> list[tuple[str, int]]:
-    """The teacher's words that are no names of things, each with the place of the thing that it is nearest to."""
+    """Words that are no names of things, each with the place of the thing that it is nearest to."""
     told, meaning = config.train_words, config.train_meaning
     if told is None or meaning is None:
         return []
-    known = neighbours.names_of(concepts)
-    names = [name for name, _ in known]
-    free = sorted(set(words.teacher_words(told.teacher)) - set(names))
+    entries = read_nouns(meaning.dictionary) if meaning.dictionary else {}
+    names = [name for name, _ in neighbours.names_of(concepts)]
+    free = sorted({*words.teacher_words(told.teacher), *entries} - set(names))
     states = words.teacher_states(told.teacher, [*free, *names], device)
     things, likeness = neighbours.things_of(states[: len(free)], concepts, states[len(free) :])
+    if entries:
+        # To read what a hundred thousand words mean takes long: only of those that may be near enough.
+        close = (likeness >= meaning.likeness - _DOUBT).nonzero()[:, 0]
+        free = [free[n] for n in close.tolist()]
+        states = torch.cat([states[close], states[-len(names) :]])
+        senses = [entries.get(word, word) for word in [*free, *names]]
+        states = normalize(states + _SENSE * words.teacher_states(told.teacher, senses, device), dim=-1)
+        things, likeness = neighbours.things_of(states[: len(free)], concepts, states[len(free) :])
     found = zip(free, things.tolist(), likeness.tolist(), strict=True)
     return [(word, thing) for word, thing, like in found if like >= meaning.likeness]
 

@@ -62,6 +62,8 @@ class LoraConfig(Section):
     `base` is a model's name or place, `data` a folder of captioned pictures, `run` the run's folder, `name` the
     style's id. Every caption must begin with `trigger`; `template`, `negative`,
     `num_inference_steps` and `guidance_scale` are the published style's. `min_snr_gamma` and `clip` 0 switch them off.
+    From timestep `keep_above` of the thousand on, where pictures are composed, the LoRA learns to say what the base says;
+    1000 switches that off.
     """
 
     preset: Literal["tsuki-original", "tsuki", "quick"] | None = None
@@ -86,6 +88,7 @@ class LoraConfig(Section):
     warmup: Annotated[int, Field(ge=0)]
     min_snr_gamma: Annotated[float, Field(ge=0)]
     noise_offset: Annotated[float, Field(ge=0, le=1)]
+    keep_above: Annotated[int, Field(ge=0, le=1000)] = 1000
     caption_dropout: Share = 0.0
     background_weight: Share = 0.2
     ema: Annotated[float, Field(ge=0, lt=1)]

@@ -200,12 +200,12 @@ class LoraStage:
         latents = torch.stack([each.latents for each in drawn]).to(self._device)
         signal, spread = (_wide(table[times]).to(self._device) for table in (self._signal, self._noise))
         texts = torch.stack([each.text for each in drawn]).to(self._device)
-        half = self._accelerator.mixed_precision != "no"
-        with self._accelerator.autocast(), attention(self._device) if half else nullcontext():
-            predicted = self._unet(
-                latents * signal + noise * spread, times.to(self._device), texts, return_dict=False
-            )[0]
-        errors = functional.mse_loss(predicted.float(), noise, reduction="none")
+        asked = latents * signal + noise * spread, times.to(self._device), texts
+        wanted = noise
+        if (kept := times.to(self._device) >= self._config.keep_above).any():
+            wanted = noise.clone()
+            wanted[kept] = self._without_lora(*(part[kept] for part in asked))
+        errors = functional.mse_loss(self._predicted(*asked), wanted, reduction="none")
         masks = [each.mask for each in drawn]
         weighted = [
             error.mean()
@@ -214,6 +214,22 @@ class LoraStage:
             for error, mask in zip(errors, masks, strict=True)
         ]
         return (torch.stack(weighted) * self._importance[times].to(self._device)).mean()
+
+    def _predicted(self, latents: Tensor, times: Tensor, texts: Tensor) -> Tensor:
+        half = self._accelerator.mixed_precision != "no"
+        with self._accelerator.autocast(), attention(self._device) if half else nullcontext():
+            predicted: Tensor = self._unet(latents, times, texts, return_dict=False)[0]
+        return predicted.float()
+
+    @torch.no_grad()
+    def _without_lora(self, latents: Tensor, times: Tensor, texts: Tensor) -> Tensor:
+        """What the base predicts."""
+        unet = self._accelerator.unwrap_model(self._unet)
+        unet.disable_adapters()
+        try:
+            return self._predicted(latents, times, texts)
+        finally:
+            unet.enable_adapters()
 
     def _draw(self, lessons: Lessons, n: int, epoch: int) -> _Drawn:
         """A picture with its chance: which side round, which phrasing, which noise at which time."""

@@ -16,6 +16,8 @@ from itemforge.dataset.concepts import Concept
 from itemforge.dataset.metadata import Line
 from itemforge.dataset.phrases import TRAINED, phrase
 
+#: A thing whose label is near, too, is preferred to one that has only a synonym near.
+_LABEL = 0.3
 #: Letters that two words share at least, for the longer one to count as an inflection.
 _STEM = 4
 
@@ -38,15 +40,17 @@ def _inflects(word: str, other: str) -> bool:
 
 
 def things_of(word_states: Tensor, concepts: Sequence[Concept], name_states: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each word its nearest thing's place, and their cosine: two of (N,).
+    """Of each word its nearest thing's place, and its cosine with the nearest of that thing's names: two of (N,).
 
     `word_states` (N, D) and `name_states` (M, D), of `names_of`, are of length one.
     """
     owners = torch.tensor([n for _, n in names_of(concepts)])
+    labels = torch.searchsorted(owners, torch.arange(len(concepts)))  # each thing's names begin with it
+    apart = word_states @ name_states.T
     by_thing = torch.full((len(word_states), len(concepts)), -1.0)
-    by_thing.scatter_reduce_(1, owners.expand(len(word_states), -1), word_states @ name_states.T, "amax")
-    likeness, thing = by_thing.max(1)
-    return thing, likeness
+    by_thing.scatter_reduce_(1, owners.expand(len(word_states), -1), apart, "amax")
+    thing = (by_thing + _LABEL * apart[:, labels]).argmax(1)
+    return thing, by_thing.gather(1, thing[:, None])[:, 0]
 
 
 def nearest(
