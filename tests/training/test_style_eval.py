@@ -39,7 +39,7 @@ def test_a_style_is_published_beside_the_model_and_measured(
     text = _said("train", "eval-starter", *arguments)
     figures = {each["what"]: each for each in json.loads((tmp_path / "eval/figures.json").read_text())}
     styled = [what for what in figures if what.startswith("openmoji: ")]
-    assert len(styled) == 3 and all(what in text for what in styled)
+    assert len(styled) == 4 and all(what in text for what in styled)
     assert figures["openmoji: dark outline pixels, times the base's"]["wanted"] == 2.0
     for name in ("sheet", "openmoji"):
         with Image.open(tmp_path / f"eval/{name}.png") as sheet:
@@ -60,13 +60,21 @@ def test_pictures_of_the_set_are_nearer_to_it_but_a_set_without_a_look_of_its_ow
     light = [np.full((32, 32, 3), 255 - 6 * n, np.uint8) for n in range(8)]
     dark = [np.full((32, 32, 3), 6 * n, np.uint8) for n in range(8)]
     icons = Icons(light, signatures(light), [str(n) for n in range(8)], ["x"] * 8)
-    nearer, outline = style_figures(light, dark, icons, dark)
-    assert (nearer.value, nearer.ceiling) == (1.0, 1.0)
+    *nearer, outline = style_figures(light, dark, icons, dark)
+    assert [(each.value, each.ceiling) for each in nearer] == [(1.0, 1.0)] * 2
     assert outline.value == outline.ceiling
-    nearer, _ = style_figures(light, light, icons, dark)
-    assert (nearer.value, nearer.ceiling) == (0.0, 1.0)
-    nearer, _ = style_figures(light, dark, icons, light)
-    assert nearer.ceiling == 0.0, "each has its like among the base's"
+    *nearer, _ = style_figures(light, light, icons, dark)
+    assert [(each.value, each.ceiling) for each in nearer] == [(0.0, 1.0)] * 2
+    nearest, *_ = style_figures(light, dark, icons, light)
+    assert nearest.ceiling == 0.0, "each has its like among the base's"
+
+
+def test_the_mean_over_a_set_is_not_led_by_one_picture_that_is_like_another() -> None:
+    light, dark = (np.full((32, 32, 3), tone, np.uint8) for tone in (230, 20))
+    icons = Icons([light, light, dark], signatures([light, light, dark]), ["a", "b", "c"], ["x"] * 3)
+    own = [dark + np.uint8(n) for n in range(2, 6)]
+    nearest, mean, _ = style_figures([light], [dark], icons, own)
+    assert (nearest.value, mean.value) == (0.0, 1.0)
 
 
 def test_a_thing_is_kept_if_its_icon_in_the_style_is_near() -> None:

@@ -88,7 +88,8 @@ class Wordings:
         self, concepts: Sequence[Concept], meant: Sequence[tuple[str, int]], others: Sequence[str]
     ) -> None:
         self._concepts, self._meant = concepts, meant
-        self._others = [*others, *(each.label for each in concepts)]
+        # Those that mean something elsewhere, too: in `from a chest: a key` nothing but the key is to be drawn.
+        self._others = [*others, *(each.label for each in concepts), *(word for word, _ in meant)]
         self._looks = sorted({each.look for each in SETS})
         self._triggers = sorted({each.trigger for each in SETS if each.trigger})
 

@@ -75,25 +75,28 @@ def style_figures(
 ) -> list[Figure]:
     """What the LoRA changes; `own` are the pictures of its training set.
 
-    The ceilings are of those pictures themselves, each among the others of the set: what one that copies nothing can reach.
+    How far a picture is from a set is said twice, since one figure misleads: by the nearest picture of the set, where two drawings of one
+    thing can be nearer than two in one style, and by the mean over all of it. The ceilings are of the set's pictures
+    themselves, each among the others: what one that copies nothing can reach.
     """
     drawn, known = signatures(styled), signatures(own)
-    nearer = distances(drawn, known).min(1) < distances(drawn, icons.signatures).min(1)
-    others = distances(known, known)
-    np.fill_diagonal(others, np.inf)
-    real = others.min(1) < distances(known, icons.signatures).min(1)
+    to_own, to_base = distances(drawn, known), distances(drawn, icons.signatures)
+    others, others_to_base = distances(known, known), distances(known, icons.signatures)
+    np.fill_diagonal(others, np.nan)
+    nearest, mean = (
+        Figure(
+            f"nearer to the style's set than to the base's{how}",
+            len(styled),
+            float((of(to_own, 1) < of(to_base, 1)).mean()),
+            0.8,
+            ceiling=float((of(others, 1) < of(others_to_base, 1)).mean()),
+        )
+        for how, of in (("", np.nanmin), (", on the mean", np.nanmean))
+    )
     before = max(outline_share(np.stack(plain)), 1e-9)
     after, most = (outline_share(np.stack(each)) / before for each in (styled, own))
-    return [
-        Figure(
-            "nearer to the style's set than to the base's",
-            len(styled),
-            float(nearer.mean()),
-            0.8,
-            ceiling=float(real.mean()),
-        ),
-        Figure("dark outline pixels, times the base's", len(styled), after, 2.0, ceiling=most),
-    ]
+    outline = Figure("dark outline pixels, times the base's", len(styled), after, 2.0, ceiling=most)
+    return [nearest, mean, outline]
 
 
 def kept_things(
