@@ -7,7 +7,9 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from itemforge.dataset.concepts import Concept
 from itemforge.errors import ModelError
+from itemforge.training import neighbours
 from itemforge.training.base import train_base
 from itemforge.training.config import StarterConfig, Words
 from itemforge.training.stage import Run
@@ -43,6 +45,21 @@ def test_a_phrase_has_one_state_whatever_it_is_padded_with(teacher: Path) -> Non
     among = teacher_states(teacher, ["apple", "old red key lock"], CPU)
     assert torch.allclose(alone[0], among[0], atol=1e-5)
     assert torch.allclose(among.norm(dim=1), torch.ones(2), atol=1e-5)
+
+
+def test_words_of_teacher_and_dictionary_stand_for_the_nearest_thing(
+    teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    things = [Concept("a", "apple", "food", (), ()), Concept("k", "key", "objects", ("red key",), ())]
+    plain = dict(neighbours.meant(teacher, {}, things, 0.0, CPU))
+    assert plain.keys() <= {"lock", "old", "orchard", "red"}
+    monkeypatch.setattr(neighbours, "_SENSE", 100.0)
+    # Nobody knows these two words but by what is said of them, which counts for all here.
+    entries = {"latchlifter": "key", "pomaceous": "apple", "key": "key", "apple": "apple"}
+    said = dict(neighbours.meant(teacher, entries, things, 0.0, CPU))
+    assert (said["latchlifter"], said["pomaceous"]) == (1, 0)
+    assert "key" not in said and "apple" not in said
+    assert neighbours.meant(teacher, entries, things, 1.0, CPU) == []
 
 
 def test_a_text_encoder_learns_what_the_teacher_says(tiny: StarterConfig, teacher: Path) -> None:

@@ -13,7 +13,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from itemforge.dataset.concepts import Concept
 from itemforge.dataset.icons import read_told
@@ -33,8 +32,6 @@ from itemforge.training.words import Lesson, WordsStage
 
 log = structlog.get_logger(__name__)
 
-#: How much what the dictionary says of a word counts beside the word, and by how much it may change a likeness.
-_SENSE, _DOUBT = 0.5, 0.15
 #: Pictures whose queries the stage `meaning` compares with.
 _ASKED_ABOUT = 64
 
@@ -198,25 +195,12 @@ def _asked(
 
 
 def _meant(config: StarterConfig, concepts: list[Concept], device: torch.device) -> list[tuple[str, int]]:
-    """Words that are no names of things, each with the place of the thing that it is nearest to."""
+    """Words that are no names of things, if there is a teacher, each with the place of the thing that it is nearest to."""
     told, meaning = config.train_words, config.train_meaning
     if told is None or meaning is None:
         return []
     entries = read_nouns(meaning.dictionary) if meaning.dictionary else {}
-    names = [name for name, _ in neighbours.names_of(concepts)]
-    free = sorted({*words.teacher_words(told.teacher), *entries} - set(names))
-    states = words.teacher_states(told.teacher, [*free, *names], device)
-    things, likeness = neighbours.things_of(states[: len(free)], concepts, states[len(free) :])
-    if entries:
-        # To read what a hundred thousand words mean takes long: only of those that may be near enough.
-        close = (likeness >= meaning.likeness - _DOUBT).nonzero()[:, 0]
-        free = [free[n] for n in close.tolist()]
-        states = torch.cat([states[close], states[-len(names) :]])
-        senses = [entries.get(word, word) for word in [*free, *names]]
-        states = normalize(states + _SENSE * words.teacher_states(told.teacher, senses, device), dim=-1)
-        things, likeness = neighbours.things_of(states[: len(free)], concepts, states[len(free) :])
-    found = zip(free, things.tolist(), likeness.tolist(), strict=True)
-    return [(word, thing) for word, thing, like in found if like >= meaning.likeness]
+    return neighbours.meant(told.teacher, entries, concepts, meaning.likeness, device)
 
 
 def _lesson(

@@ -7,15 +7,20 @@ inflections, are left out.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from itemforge.dataset.concepts import Concept
 from itemforge.dataset.metadata import Line
 from itemforge.dataset.phrases import TRAINED, phrase
+from itemforge.training.words import teacher_states, teacher_words
 
+#: How much what a dictionary says of a word counts beside the word, and by how much that may change a likeness.
+_SENSE, _DOUBT = 0.5, 0.15
 #: A thing whose label is near, too, is preferred to one that has only a synonym near.
 _LABEL = 0.3
 #: Letters that two words share at least, for the longer one to count as an inflection.
@@ -72,6 +77,36 @@ def nearest(
         if likeness[place] >= least and len(mine) < most:
             mine.append(words[place])
     return found
+
+
+def meant(
+    teacher: Path,
+    entries: Mapping[str, str],
+    concepts: Sequence[Concept],
+    likeness: float,
+    device: torch.device,
+) -> list[tuple[str, int]]:
+    """Words that are no names of things, each with the place of its nearest thing, if their cosine is `likeness` at least.
+
+    They are the teacher's and those of `entries`, a dictionary; where it has a word, name or not, what it says of it is read, too.
+
+    Raises:
+        ModelError: the teacher cannot be read.
+    """
+    names = [name for name, _ in names_of(concepts)]
+    free = sorted({*teacher_words(teacher), *entries} - set(names))
+    states = teacher_states(teacher, [*free, *names], device)
+    things, likely = things_of(states[: len(free)], concepts, states[len(free) :])
+    if entries:
+        # To read what a hundred thousand words mean takes long: only of those that may be near enough.
+        close = (likely >= likeness - _DOUBT).nonzero()[:, 0]
+        states = torch.cat([states[close], states[len(free) :]])
+        free = [free[n] for n in close.tolist()]
+        senses = [entries.get(word, word) for word in [*free, *names]]
+        states = normalize(states + _SENSE * teacher_states(teacher, senses, device), dim=-1)
+        things, likely = things_of(states[: len(free)], concepts, states[len(free) :])
+    found = zip(free, things.tolist(), likely.tolist(), strict=True)
+    return [(word, thing) for word, thing, like in found if like >= likeness]
 
 
 def with_neighbours(lines: Sequence[Line], found: dict[str, list[str]], seed: int) -> list[Line]:
