@@ -87,8 +87,9 @@ def test_ground_and_style_are_measured() -> None:
     grey = np.full((32, 32, 3), 200, dtype=np.uint8)
     assert ground_figure([white, outlined, coloured, grey]).value == 0.75
     icons = Icons([coloured], signatures([coloured]), ["1"], ["a"])
-    *nearer, outline = style_figures([coloured], [outlined], icons, [outlined, outlined])
+    *nearer, outline = style_figures([coloured], [outlined], icons, [outlined])
     assert [each.value for each in nearer] == [1.0, 1.0] and outline.value == pytest.approx(8.0)
+    assert [each.ceiling for each in nearer] == [0.0, 0.0], "one picture alone has no others"
 
 
 def test_the_icons_are_those_that_came_not_the_copies(icons: Path) -> None:

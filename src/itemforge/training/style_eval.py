@@ -81,17 +81,17 @@ def style_figures(
     """
     drawn, known = signatures(styled), signatures(own)
     to_own, to_base = distances(drawn, known), distances(drawn, icons.signatures)
-    others, others_to_base = distances(known, known), distances(known, icons.signatures)
-    np.fill_diagonal(others, np.nan)
+    others = np.ma.masked_array(distances(known, known), mask=np.eye(len(known), dtype=bool))
+    others_to_base = distances(known, icons.signatures)
     nearest, mean = (
         Figure(
             f"nearer to the style's set than to the base's{how}",
             len(styled),
             float((of(to_own, 1) < of(to_base, 1)).mean()),
             0.8,
-            ceiling=float((of(others, 1) < of(others_to_base, 1)).mean()),
+            ceiling=float((np.ma.filled(of(others, 1), np.inf) < of(others_to_base, 1)).mean()),
         )
-        for how, of in (("", np.nanmin), (", on the mean", np.nanmean))
+        for how, of in (("", np.ma.min), (", on the mean", np.ma.mean))
     )
     before = max(outline_share(np.stack(plain)), 1e-9)
     after, most = (outline_share(np.stack(each)) / before for each in (styled, own))
