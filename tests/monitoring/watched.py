@@ -139,6 +139,8 @@ def _jobs(client: Client, tower: Prometheus) -> dict[str, str]:
         for metric in ("itemforge_images_total", "itemforge_worker_images_total"):
             wait_until(lambda m=metric, n=images: _sum(tower, m) == n, 60, every=0.2)  # type: ignore[misc]
     cancelled = client.submit("a sword that nobody wants", num_inference_steps=100)
+    # Before that it may never become a message, and what is delivered is counted.
+    wait_until(lambda: client.get(cancelled.id).status is not Status.PENDING, 60, every=0.05)
     client.cancel(cancelled.id)
     return {**ended, cancelled.id: "Cancelled"}
 
