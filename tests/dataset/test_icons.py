@@ -30,7 +30,7 @@ def test_a_set_is_joined_by_code_point_and_what_is_no_thing_is_left_out(
     lines = _lines(tmp_path / "out/base")
     assert {line["label"] for line in lines} == {"red apple", "old key"}
     assert {line["set"] for line in lines} == {s.id for s in SETS if s.use == "base"}
-    assert built.pictures == {"base": len(lines), "styles/openmoji": 2, "styles/ink": 2}
+    assert built.pictures == {"base": len(lines), "styles/openmoji": 2, "styles/ink": 2, "styles/cel": 2}
     assert built.failed == []
     for line in lines:
         with Image.open(tmp_path / "out/base" / str(line["file_name"])) as picture:
@@ -90,11 +90,13 @@ def test_the_same_packages_give_the_same_files_and_a_second_run_makes_none(
 
 def test_captions_of_a_style_begin_with_its_trigger(packages: Path, tmp_path: Path) -> None:
     build_icons(tmp_path, packages, 32)
-    for style, trigger in (("openmoji", "emoji"), ("ink", "clip art")):
+    for style, trigger in (("openmoji", "emoji"), ("ink", "clip art"), ("cel", "2d art")):
         lines = _lines(tmp_path / "styles" / style)
         assert lines and all(c.startswith(f"{trigger}, ") for line in lines for c in line["captions"])  # type: ignore[attr-defined]
     base = _lines(tmp_path / "base")
-    assert not any(c.startswith(("emoji, ", "clip art, ")) for line in base for c in line["captions"])  # type: ignore[attr-defined]
+    assert not any(
+        c.startswith(("emoji, ", "clip art, ", "2d art, ")) for line in base for c in line["captions"]
+    )  # type: ignore[attr-defined]
 
 
 def test_another_size_in_the_same_folder_is_refused(packages: Path, tmp_path: Path) -> None:
@@ -119,7 +121,8 @@ def test_an_icon_that_cannot_be_read_is_left_out_and_told(packages: Path, tmp_pa
         {"assets/1f34e.webp": b"RIFF....WEBPno", "assets/1f5dd.webp": webp("#808080")},
     )
     built = build_icons(tmp_path / "out", packages, 32)
-    assert len(built.failed) == 1 and "red apple" in built.failed[0]
+    told = [each.split(":")[0] for each in built.failed]
+    assert told == ["fluent-3d red apple", "cel red apple"], "two sets are made of the one package"
 
 
 def test_what_is_hidden_under_transparency_does_not_show() -> None:

@@ -28,6 +28,12 @@ _COLOURED, _OF_ONE_COLOUR = 0.4, 0.6
 _REACH = 50.0
 
 Pixels = NDArray[np.uint8]
+#: D65 white, CIE 1931 2°.
+_WHITE = np.array([0.95047, 1.0, 1.08883], dtype=np.float32)
+_TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]],
+    dtype=np.float32,
+)
 
 
 def hue_names(degrees: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -109,3 +115,13 @@ def _rgb(hue: NDArray[np.float32], saturation: NDArray[np.float32], value: NDArr
         k = (offset + sixth) % 6.0
         channels.append(value - value * saturation * np.clip(np.minimum(k, 4.0 - k), 0.0, 1.0))
     return (np.stack(channels, -1) * 255.0).round().astype(np.uint8)
+
+
+def cielab(pictures: Pixels) -> NDArray[np.float32]:
+    """sRGB to CIELAB (IEC 61966-2-1, CIE 15): float32 of the same shape."""
+    srgb = pictures.astype(np.float32) / 255.0
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    xyz = linear @ _TO_XYZ.T / _WHITE
+    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = f[..., 0], f[..., 1], f[..., 2]
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1).astype(np.float32)

@@ -20,7 +20,10 @@ Use = Literal["base", "style"]
 
 @dataclass(frozen=True)
 class IconSet:
-    """`look` are the words that end its captions, and `trigger` those that begin a style's. `licence` is an SPDX identifier."""
+    """`look` are the words that end its captions, and `trigger` those that begin a style's. `licence` is an SPDX identifier.
+
+    `cel` says that its pictures are not the package's own, but cel-shaded.
+    """
 
     id: str
     package: Package
@@ -30,6 +33,7 @@ class IconSet:
     author: str
     source: str
     trigger: str = ""
+    cel: bool = False
 
     @property
     def share_alike(self) -> bool:
@@ -40,7 +44,8 @@ class IconSet:
 _SOLID, _FLAT = "glossy 3d icon", "flat vector icon"
 #: A style's captions have the look of one of the base's sets, and its trigger is a word that says little of what is to be drawn:
 #: so its LoRA has less to change. A made-up word costs the base one right thing in fifteen. `ink` has the look that is nearest to it;
-#: `openmoji`, whose pictures are composed otherwise, that in which the base draws most things right (93 of 100, and 79 with `_FLAT`).
+#: `openmoji`, whose pictures are composed otherwise, that in which the base draws most things right (93 of 100, and 79 with `_FLAT`);
+#: `cel` that of the set that it is made of.
 SETS = (
     IconSet(
         "fluent-3d",
@@ -88,6 +93,17 @@ SETS = (
         "Microsoft Corporation",
         "https://github.com/microsoft/fluentui-emoji",
         "clip art",
+    ),
+    IconSet(
+        "cel",
+        Package("@lobehub/fluent-emoji-3d", "1.1.0"),
+        "style",
+        _SOLID,
+        "MIT",
+        "Microsoft Corporation",
+        "https://github.com/microsoft/fluentui-emoji",
+        "2d art",
+        cel=True,
     ),
 )
 #: Names, groups and keywords of the emoji (MIT).

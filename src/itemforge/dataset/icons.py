@@ -16,7 +16,7 @@ from zlib import crc32
 import numpy as np
 from PIL import Image
 
-from itemforge.dataset import colours, phrases
+from itemforge.dataset import cel, colours, phrases
 from itemforge.dataset.concepts import Concept, read_concepts
 from itemforge.dataset.icon_sets import EMOJIBASE, SETS, IconSet, rasterise, sources
 from itemforge.dataset.packages import Archive, fetch
@@ -91,7 +91,8 @@ def build_icons(out: Path, packages: Path, size: int, tell: Tell = lambda name, 
         folder = out / "base" if icon_set.use == "base" else out / "styles" / icon_set.id
         folder.mkdir(parents=True, exist_ok=True)
         with Archive(fetch(icon_set.package, packages)) as archive:
-            origins.append((icon_set.package.name, icon_set.package.version, archive.sha256))
+            if not icon_set.cel:
+                origins.append((icon_set.package.name, icon_set.package.version, archive.sha256))
             drawings = sources(icon_set, archive)
         there = [known[code] for code in known if code in drawings]
         for n, each in enumerate(there):
@@ -126,7 +127,7 @@ def _pictures(folder: Path, icon_set: IconSet, known: _Known, source: bytes, siz
     """The picture, and its copies in other colours if it belongs to the base."""
     concept = known.concept
     name = f"{concept.code}-{icon_set.id}"
-    pixels = _kept(folder / f"{name}.png", lambda: on_white(source, size))
+    pixels = _kept(folder / f"{name}.png", lambda: _drawn(icon_set, source, size))
     natural = colours.dominant_colour(pixels)
     if natural is not None and icon_set.use == "base":
         known.natural.add(natural)
@@ -158,12 +159,23 @@ def _picture(
     return Picture(file_name, texts[0], texts, concept.code, concept.label, icon_set.id, colour, natural)
 
 
+def _drawn(icon_set: IconSet, source: bytes, size: int) -> colours.Pixels:
+    return cel.cel_shaded(_centred(source, cel.SCALE * size)) if icon_set.cel else on_white(source, size)
+
+
 def on_white(source: bytes, size: int) -> colours.Pixels:
     """An icon, SVG or a picture with alpha, centred on white: uint8, size x size x 3.
 
     Raises:
         InvalidInput: it cannot be read, or is empty.
     """
+    ground = Image.new("RGBA", (size, size), "white")
+    ground.alpha_composite(_centred(source, size))
+    return np.asarray(ground.convert("RGB"))
+
+
+def _centred(source: bytes, size: int) -> Image.Image:
+    """An icon on a transparent ground of size x size."""
     inner = size - 2 * round(size * MARGIN)
     if source.lstrip().startswith(b"<svg"):
         source = rasterise(source, 4 * inner)
@@ -180,9 +192,9 @@ def on_white(source: bytes, size: int) -> colours.Pixels:
     width, height = (max(1, round(side * scale)) for side in icon.size)
     # Pillow weighs colours by their alpha here, so what lies hidden under full transparency does not show.
     icon = icon.resize((width, height), Image.Resampling.LANCZOS)
-    ground = Image.new("RGBA", (size, size), "white")
-    ground.alpha_composite(icon, ((size - width) // 2, (size - height) // 2))
-    return np.asarray(ground.convert("RGB"))
+    ground = Image.new("RGBA", (size, size), (255, 255, 255, 0))
+    ground.paste(icon, ((size - width) // 2, (size - height) // 2))
+    return ground
 
 
 def _kept(path: Path, make: Callable[[], colours.Pixels]) -> colours.Pixels:
@@ -233,7 +245,7 @@ def read_told(out: Path) -> list[Told]:
 
 
 def _attribution(origins: Iterable[tuple[str, str, str]]) -> Iterator[str]:
-    licences = {each.package.name: each for each in SETS}
+    licences = {each.package.name: each for each in SETS if not each.cel}
     yield "# Where the pictures and words come from\n"
     for name, version, sha256 in origins:
         icon_set = licences.get(name)

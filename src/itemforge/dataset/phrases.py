@@ -75,6 +75,17 @@ _HEADING = (
     "made for a {w}", "what a {w} needs", "a {w} and a {w} say", "with a {w}", "a {w}", "of a {w}", "to a {w}", "{w} by a {w}",
 )  # fmt: skip
 _COLONS = (":", ":", ",", " -")
+#: Small words that hold others together, and what may stand before a noun.
+_LINKS = (
+    "of", "from", "in", "with", "for", "to", "by", "on", "at", "near", "under", "and", "or", "without", "about", "like", "into",
+    "over", "is", "has", "needs", "wants", "makes", "uses", "needs the", "belongs to",
+)  # fmt: skip
+_DETERMINERS = ("", "", "a", "a", "the", "the", "my", "our", "this", "every", "some", "one")
+#: How a clause begins that tells more of a thing.
+_CLAUSES = (
+    "that the {w} must", "which a {w} will", "that we", "that was", "who is", "when the {w}", "which has", "because the", "if you",
+    "so that a {w} may", "where my {w} would",
+)  # fmt: skip
 #: Words before a thing that do not change how an icon of it looks.
 ADJECTIVES = (
     "big", "small", "little", "old", "new", "nice", "pretty", "beautiful", "good", "magic", "strange", "lost", "famous",
@@ -110,12 +121,31 @@ def sentence(name: str, others: Sequence[str], dice: random.Random) -> str:
     """A chance sentence that asks for a thing, among other words; some are no English."""
     asked = with_article(name) if dice.random() < 0.8 else name
     way = dice.random()
-    if way < 0.3:
+    if way < 0.15:
         return f"{_filled(dice.choice(_HEADING), others, dice)}{dice.choice(_COLONS)} {name}"
-    if way < 0.5:
+    if way < 0.3:
+        return f"{_chance(others, dice)}: {name}"
+    if way < 0.35:
         return " ".join((*(dice.choice(others) for _ in range(dice.randrange(5))), asked))
+    if way < 0.45:
+        return f"{_chance(others, dice)} {dice.choice(_LINKS)} {asked}"
+    if way < 0.55:
+        return f"{asked} {_filled(dice.choice(_CLAUSES), others, dice)} {_chance(others, dice)}"
+    if way < 0.65:
+        return f"{asked} {dice.choice(_LINKS)} {_chance(others, dice)}"
+    if way < 0.75:
+        # As most people write to such models: the thing, then how it is to be.
+        return ", ".join((asked, *(dice.choice(others) for _ in range(dice.randrange(1, 4)))))
     first, last = (_filled(dice.choice(part), others, dice) for part in (_BEFORE, _AFTER))
     return f"{first} {asked} {last}".replace(" ,", ",").strip()
+
+
+def _chance(others: Sequence[str], dice: random.Random) -> str:
+    """One to three words as they stand in a sentence."""
+    said = [dice.choice(_DETERMINERS), dice.choice(others)]
+    for _ in range(dice.randrange(3)):
+        said += [dice.choice(_LINKS), dice.choice(_DETERMINERS), dice.choice(others)]
+    return " ".join(word for word in said if word)
 
 
 def _filled(template: str, others: Sequence[str], dice: random.Random) -> str:

@@ -92,7 +92,7 @@ class Diffusion(Steps):
 class Meaning(Steps):
     """The text encoder learns what the finished UNet is to be told by other words.
 
-    A word of the teacher's vocabulary stands for its nearest thing if their cosine is `likeness` at least. So does a noun of
+    A word of the teacher's vocabulary stands for its nearest thing if their cosine is `likeness` at least. So does a single noun of
     `dictionary`, a folder with WordNet's `data.noun` and `index.noun`; the teacher then reads what words mean, too.
     """
 

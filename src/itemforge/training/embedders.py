@@ -15,8 +15,9 @@ from PIL import Image
 from torch.nn import functional
 from transformers import CLIPModel, CLIPProcessor
 
+from itemforge.dataset.colours import Pixels, cielab
 from itemforge.errors import ModelError
-from itemforge.training.measures import Floats, Pixels, cielab, drawn_on
+from itemforge.training.measures import Floats, drawn_on
 
 _CHUNK = 32
 #: Side at which the plain embedder looks: edges are as wide in every picture then.

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from itemforge.dataset.colours import Pixels
 from itemforge.training.embedders import Embedder
-from itemforge.training.measures import Floats, Pixels, distances, icon_checks, mmd2, signatures
+from itemforge.training.measures import Floats, distances, icon_checks, mmd2, signatures
 from itemforge.training.suite import Asked
 
 #: Of the pairs that the bandwidth is taken from; more would take long and change nothing.

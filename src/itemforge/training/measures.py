@@ -10,17 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-Pixels = NDArray[np.uint8]
+from itemforge.dataset.colours import Pixels, cielab
+
 Floats = NDArray[np.float32]
 
 #: Pictures are compared at this side.
 SIDE = 32
-#: D65 white, CIE 1931 2°.
-_WHITE = np.array([0.95047, 1.0, 1.08883], dtype=np.float32)
-_TO_XYZ = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]],
-    dtype=np.float32,
-)
 #: A pixel darker than this (lightness of 100) is outline if it is grey, too.
 _DARK, _GREY = 35.0, 20.0
 #: A pixel whose darkest channel is below this is drawn on.
@@ -29,16 +24,6 @@ INK = 245
 WHITE_BORDER = 250.0
 #: A part with less than this share of what is drawn is a speck.
 SPECK = 0.01
-
-
-def cielab(pictures: Pixels) -> Floats:
-    """sRGB to CIELAB (IEC 61966-2-1, CIE 15): float32 of the same shape."""
-    srgb = pictures.astype(np.float32) / 255.0
-    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    xyz = linear @ _TO_XYZ.T / _WHITE
-    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
-    x, y, z = f[..., 0], f[..., 1], f[..., 2]
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1).astype(np.float32)
 
 
 def signatures(pictures: Sequence[Pixels]) -> Floats:

@@ -88,17 +88,19 @@ def meant(
 ) -> list[tuple[str, int]]:
     """Words that are no names of things, each with the place of its nearest thing, if their cosine is `likeness` at least.
 
-    They are the teacher's and those of `entries`, a dictionary; where it has a word, name or not, what it says of it is read, too.
+    They are the teacher's and the single ones of `entries`, a dictionary (names of several words have most often the thing's in them,
+    and are many); where it has a word, name or not, what it says of it is read, too.
 
     Raises:
         ModelError: the teacher cannot be read.
     """
     names = [name for name, _ in names_of(concepts)]
-    free = sorted({*teacher_words(teacher), *entries} - set(names))
+    single = {word for word in entries if " " not in word}
+    free = sorted(({*teacher_words(teacher)} | single) - set(names))
     states = teacher_states(teacher, [*free, *names], device)
     things, likely = things_of(states[: len(free)], concepts, states[len(free) :])
     if entries:
-        # To read what a hundred thousand words mean takes long: only of those that may be near enough.
+        # To read what sixty thousand words mean takes long: only of those that may be near enough.
         close = (likely >= likeness - _DOUBT).nonzero()[:, 0]
         states = torch.cat([states[close], states[len(free) :]])
         free = [free[n] for n in close.tolist()]

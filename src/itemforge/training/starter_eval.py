@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from itemforge.contract import Scheduler
-from itemforge.dataset.colours import HUES, strongest_hue
+from itemforge.dataset.colours import HUES, Pixels, strongest_hue
 from itemforge.dataset.icons import Told, read_told
 from itemforge.dataset.metadata import read_lines
 from itemforge.dataset.phrases import HELD_OUT, phrase, with_article
@@ -24,7 +24,6 @@ from itemforge.styles.pack import StylePack
 from itemforge.training.drawing import OnPicture, draw_rows
 from itemforge.training.measures import (
     Floats,
-    Pixels,
     border_whiteness,
     distances,
     share_among_nearest,

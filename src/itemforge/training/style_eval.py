@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from itemforge.dataset.colours import Pixels
 from itemforge.engine.loop import Engine
 from itemforge.engine.rows import LoraRef
 from itemforge.errors import InvalidStyle
 from itemforge.styles.local import LocalPack
 from itemforge.styles.pack import StylePack, parse
 from itemforge.training.drawing import OnPicture
-from itemforge.training.measures import Pixels, distances, outline_share, share_among_nearest, signatures
+from itemforge.training.measures import distances, outline_share, share_among_nearest, signatures
 from itemforge.training.starter_eval import Evaluation, Figure, Icons, Question, draw, read_icons
 
 #: Things whose pictures are compared, and of them shown.
