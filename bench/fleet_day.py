@@ -11,7 +11,7 @@ PEAK_HOUR, SWING = 20.0, 0.6
 #: Standard deviation of a slot's logarithm around the curve.
 NOISE = 0.15
 #: Share of the requests by style.
-STYLES = {"plain": 0.5, "ink": 0.3, "openmoji": 0.2}
+STYLES = {"plain": 0.5, "cel": 0.3, "openmoji": 0.2}
 #: What a machine does when it goes, and its share.
 KINDS = ("kill", "freeze", "drain")
 

@@ -30,7 +30,7 @@ def test_a_set_is_joined_by_code_point_and_what_is_no_thing_is_left_out(
     lines = _lines(tmp_path / "out/base")
     assert {line["label"] for line in lines} == {"red apple", "old key"}
     assert {line["set"] for line in lines} == {s.id for s in SETS if s.use == "base"}
-    assert built.pictures == {"base": len(lines), "styles/openmoji": 2, "styles/ink": 2, "styles/cel": 2}
+    assert built.pictures == {"base": len(lines), "styles/openmoji": 2, "styles/cel": 2}
     assert built.failed == []
     for line in lines:
         with Image.open(tmp_path / "out/base" / str(line["file_name"])) as picture:
@@ -90,12 +90,12 @@ def test_the_same_packages_give_the_same_files_and_a_second_run_makes_none(
 
 def test_captions_of_a_style_begin_with_its_trigger(packages: Path, tmp_path: Path) -> None:
     build_icons(tmp_path, packages, 32)
-    for style, trigger in (("openmoji", "emoji"), ("ink", "clip art"), ("cel", "2d art")):
+    for style, trigger in (("openmoji", "emoji"), ("cel", "2d art")):
         lines = _lines(tmp_path / "styles" / style)
         assert lines and all(c.startswith(f"{trigger}, ") for line in lines for c in line["captions"])  # type: ignore[attr-defined]
     base = _lines(tmp_path / "base")
     assert not any(
-        c.startswith(("emoji, ", "clip art, ", "2d art, ")) for line in base for c in line["captions"]
+        c.startswith(("emoji, ", "2d art, ")) for line in base for c in line["captions"]
     )  # type: ignore[attr-defined]
 
 

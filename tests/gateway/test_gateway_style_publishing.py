@@ -16,7 +16,7 @@ from itemforge.styles.cache import StyleCache
 from itemforge.styles.catalog import Catalog
 from itemforge.styles.models import starter_dir
 
-LORA = (starter_dir() / "styles" / "ink.safetensors").read_bytes()
+LORA = (starter_dir() / "styles" / "cel.safetensors").read_bytes()
 SHA = hashlib.sha256(LORA).hexdigest()
 
 

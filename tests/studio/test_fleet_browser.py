@@ -21,7 +21,7 @@ from itemforge.styles.models import starter_dir
 pytestmark = pytest.mark.timeout(240)
 T = TypeVar("T")
 
-LORA = starter_dir() / "styles" / "ink.safetensors"
+LORA = starter_dir() / "styles" / "cel.safetensors"
 FACTS = {"model": "sd15", "device": "NVIDIA H100", "styles": ["tale@3"], "steps_per_second": 41.5, "done": 12}
 
 

@@ -88,7 +88,7 @@ def test_no_chance_sentence_is_one_that_evaluation_asks() -> None:
     telling = {"please", "hero", "pick", "chest", "loot", "inventory", "sprite", "centered", "single", "like"}
     assert telling < set(re.findall("[a-z]+", " ".join(HELD_OUT)))
     dice = random.Random(3)
-    spoken = [sentence("axe", ["boat"], dice) for _ in range(3000)]
+    spoken = [sentence("axe", ["boat"], ["blue"], dice) for _ in range(3000)]
     assert len(set(spoken)) > 500
     assert all("axe" in each for each in spoken)
     words = {word for each in spoken for word in re.findall("[a-z]+", each)}

@@ -48,8 +48,8 @@ def test_a_style_is_published_beside_the_model_and_measured(
 
 
 def test_a_pack_without_its_lora_is_refused(base: Path, icons: Path, tmp_path: Path) -> None:
-    (tmp_path / "ink.toml").write_text(
-        f'id = "ink"\nversion = 1\n[lora]\nsource = "no.safetensors"\nsha256 = "{"a" * 64}"\n'
+    (tmp_path / "cel.toml").write_text(
+        f'id = "cel"\nversion = 1\n[lora]\nsource = "no.safetensors"\nsha256 = "{"a" * 64}"\n'
     )
     (tmp_path / "other.toml").write_text('id = "other"\nversion = 1\n')  # it has no set
     with pytest.raises(InvalidStyle, match="does not lie in"):

@@ -17,7 +17,7 @@ _OUTLINE = (27, 27, 31)
 #: Flat colours of an icon, and by how much two must differ (CIELAB) for a line to be drawn where they meet.
 _COLOURS, _CONTRAST = 7, 22.0
 #: In pixels of the picture: the outline outside the icon and inside it, and half of a line within.
-_OUTSIDE, _INSIDE, _HALF_LINE = 1.6, 0.6, 0.5
+_OUTSIDE, _INSIDE, _HALF_LINE = 2.2, 0.8, 0.6
 
 _Mask = NDArray[np.bool_]
 

@@ -43,7 +43,7 @@ class IconSet:
 
 _SOLID, _FLAT = "glossy 3d icon", "flat vector icon"
 #: A style's captions have the look of one of the base's sets, and its trigger is a word that says little of what is to be drawn:
-#: so its LoRA has less to change. A made-up word costs the base one right thing in fifteen. `ink` has the look that is nearest to it;
+#: so its LoRA has less to change. A made-up word costs the base one right thing in fifteen.
 #: `openmoji`, whose pictures are composed otherwise, that in which the base draws most things right (93 of 100, and 79 with `_FLAT`);
 #: `cel` that of the set that it is made of.
 SETS = (
@@ -83,16 +83,6 @@ SETS = (
         "OpenMoji",
         "https://github.com/hfg-gmuend/openmoji",
         "emoji",
-    ),
-    IconSet(
-        "ink",
-        Package("@iconify-json/fluent-emoji-high-contrast", "1.2.6"),
-        "style",
-        _FLAT,
-        "MIT",
-        "Microsoft Corporation",
-        "https://github.com/microsoft/fluentui-emoji",
-        "clip art",
     ),
     IconSet(
         "cel",

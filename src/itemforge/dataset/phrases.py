@@ -74,7 +74,7 @@ _HEADING = (
     "new in the {w}", "level three", "bought with the {w}", "next item", "made with {w}", "picture", "title", "{w} of {w}",
     "made for a {w}", "what a {w} needs", "a {w} and a {w} say", "with a {w}", "a {w}", "of a {w}", "to a {w}", "{w} by a {w}",
 )  # fmt: skip
-_COLONS = (":", ":", ",", " -")
+_COLONS = (":", ":", " -")
 #: Small words that hold others together, and what may stand before a noun.
 _LINKS = (
     "of", "from", "in", "with", "for", "to", "by", "on", "at", "near", "under", "and", "or", "without", "about", "like", "into",
@@ -117,25 +117,34 @@ def phrase(template: str, name: str, colour: str | None = None) -> str:
     return template.format(a=with_article(coloured), name=coloured)
 
 
-def sentence(name: str, others: Sequence[str], dice: random.Random) -> str:
-    """A chance sentence that asks for a thing, among other words; some are no English."""
+def sentence(name: str, others: Sequence[str], nothings: Sequence[str], dice: random.Random) -> str:
+    """A chance sentence that asks for a thing, among `others`, words of all kinds; some sentences are no English.
+
+    Between commas a thing may come first or last, so only `nothings` stand with it there, which are no things themselves.
+    """
     asked = with_article(name) if dice.random() < 0.8 else name
     way = dice.random()
-    if way < 0.15:
+    if way < 0.12:
         return f"{_filled(dice.choice(_HEADING), others, dice)}{dice.choice(_COLONS)} {name}"
-    if way < 0.3:
-        return f"{_chance(others, dice)}: {name}"
-    if way < 0.35:
+    if way < 0.25:
+        return f"{_chance(others, dice)}{dice.choice(_COLONS)} {name}"
+    if way < 0.34:
+        heading = _filled(dice.choice(_HEADING), nothings, dice)
+        return f"{heading if dice.random() < 0.5 else _chance(nothings, dice)}, {name}"
+    if way < 0.38:
         return " ".join((*(dice.choice(others) for _ in range(dice.randrange(5))), asked))
-    if way < 0.45:
+    if way < 0.46:
         return f"{_chance(others, dice)} {dice.choice(_LINKS)} {asked}"
     if way < 0.55:
         return f"{asked} {_filled(dice.choice(_CLAUSES), others, dice)} {_chance(others, dice)}"
-    if way < 0.65:
+    if way < 0.63:
         return f"{asked} {dice.choice(_LINKS)} {_chance(others, dice)}"
     if way < 0.75:
         # As most people write to such models: the thing, then how it is to be.
-        return ", ".join((asked, *(dice.choice(others) for _ in range(dice.randrange(1, 4)))))
+        first = (
+            f"{dice.choice(_DETERMINERS)} {dice.choice(ADJECTIVES)} {name}" if dice.random() < 0.3 else asked
+        )
+        return ", ".join((first.strip(), *(dice.choice(nothings) for _ in range(dice.randrange(1, 4)))))
     first, last = (_filled(dice.choice(part), others, dice) for part in (_BEFORE, _AFTER))
     return f"{first} {asked} {last}".replace(" ,", ",").strip()
 

@@ -44,6 +44,7 @@ def export(networks: Networks, out: Path) -> Path:
         module.to("cpu", torch.float16).save_pretrained(folder, max_shard_size=SHARD, safe_serialization=True)
         _tidy(folder / "config.json")
     networks.tokenizer.save_pretrained(out / "tokenizer")
+    _compact(out / "tokenizer/tokenizer.json")
     _write(out / "scheduler/scheduler_config.json", _SCHEDULER)
     _write(out / "model_index.json", _INDEX)
     (out / "golden.png").unlink(missing_ok=True)
@@ -83,6 +84,12 @@ def _tidy(config: Path) -> None:
     if "dtype" in told:
         told["dtype"] = "float16"
     _write(config, told)
+
+
+def _compact(file: Path) -> None:
+    """Without spaces, which are more than half of a tokenizer's file: what ships has to be small."""
+    told = json.loads(file.read_text(encoding="utf-8"))
+    write_atomic(file, json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode())
 
 
 def _write(path: Path, told: dict[str, Any]) -> None:

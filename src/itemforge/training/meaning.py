@@ -83,7 +83,7 @@ def layers_of(unet: Any, latents: Tensor, states: Tensor, seed: int) -> list[Lay
 class Wordings:
     """Chance captions, each with the plainest caption of the thing that it means.
 
-    `meant` are words and the places of their things, `others` words that stand around them and mean nothing.
+    `meant` are words and the places of their things, `others` words that stand around them, of which some may be things, too.
     """
 
     def __init__(
@@ -92,6 +92,10 @@ class Wordings:
         self._concepts, self._meant = concepts, meant
         # Those that mean something elsewhere, too: in `from a chest: a key` nothing but the key is to be drawn.
         self._others = [*others, *(each.label for each in concepts), *(word for word, _ in meant)]
+        things = {word for word, _ in meant} | {
+            name for each in concepts for name in (each.label, *each.synonyms)
+        }
+        self._nothings = [word for word in others if word not in things] or self._others
         self._looks = sorted({each.look for each in SETS})
         self._triggers = sorted({each.trigger for each in SETS if each.trigger})
 
@@ -112,7 +116,7 @@ class Wordings:
         if dice.random() < 0.5:
             said = phrase(dice.choice(TRAINED), name, colour)
         else:
-            said = sentence(coloured, self._others, dice)
+            said = sentence(coloured, self._others, self._nothings, dice)
         ending = f", {dice.choice(self._looks)}" if dice.random() < 0.9 else ""
         ending += f", {GROUND}" if dice.random() < 0.7 else ""
         trigger = f"{dice.choice(self._triggers)}, " if dice.random() < _TRIGGERED else ""
