@@ -94,9 +94,7 @@ def test_captions_of_a_style_begin_with_its_trigger(packages: Path, tmp_path: Pa
         lines = _lines(tmp_path / "styles" / style)
         assert lines and all(c.startswith(f"{trigger}, ") for line in lines for c in line["captions"])  # type: ignore[attr-defined]
     base = _lines(tmp_path / "base")
-    assert not any(
-        c.startswith(("emoji, ", "2d art, ")) for line in base for c in line["captions"]
-    )  # type: ignore[attr-defined]
+    assert not any(c.startswith(("emoji, ", "2d art, ")) for line in base for c in line["captions"])  # type: ignore[attr-defined]
 
 
 def test_another_size_in_the_same_folder_is_refused(packages: Path, tmp_path: Path) -> None:
